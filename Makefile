@@ -1,0 +1,52 @@
+# make benchmark [DATA=synthetic] [PROFILE=default]   train, score, track and rank the models
+# make test | ui | lint | format                      
+
+DATA ?= synthetic
+PROFILE ?= $(if $(filter synthetic,$(DATA)),default,quick)
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: benchmark test ui lint format environment
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@head -2 Makefile | sed 's/^# //'
+
+# Made again when what it is made of changes; otherwise free.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "emseg needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+environment: .venv/installed
+
+benchmark: environment
+ifeq ($(PROFILE),default)
+ifneq ($(DATA),synthetic)
+	$(error PROFILE=default is for synthetic sections; use PROFILE=quick or paper with DATA=$(DATA))
+endif
+	dvc repro
+	emseg leaderboard runs/benchmark
+else
+	cd "$$(python -m pipelines.workspace $(DATA) $(PROFILE))" && dvc repro && emseg leaderboard runs/benchmark
+endif
+
+test: environment
+	python -m pytest
+
+ui: environment
+	emseg ui
+
+lint: environment
+	ruff check
+	ruff format --check
+	mypy
+
+format: environment
+	ruff check --fix
+	ruff format

@@ -1,0 +1,265 @@
+"""The `emseg` command: one thin function per verb."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from emseg.errors import InputError
+
+if TYPE_CHECKING:
+    from emseg.data.sources import Progress
+
+app = typer.Typer(
+    help="Benchmark platform for segmenting neuronal membranes in electron-microscopy sections.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+data_app = typer.Typer(help="Bring labelled sections in, and check them.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+
+
+def main() -> None:
+    """Run the command; bad input becomes one sentence and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"emseg: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@data_app.command("add")
+def data_add(
+    name: Annotated[str, typer.Argument(help="isbi2012, synthetic, or a name for your own sections.")],
+    origin: Annotated[Path | None, typer.Option("--from", help="Folder with images and labels.")] = None,
+) -> None:
+    """Bring in sections with labels, checked, into data/sources/NAME.
+
+    A folder holds images.tif and labels.tif (multi-page), or folders images/ and labels/ of single-page TIFF or
+    PNG files. 8 or 16 bit; labels are 0 for membrane and 1 or 255 for cell interior.
+
+    Examples:
+
+        emseg data add isbi2012                       download the challenge's archive
+
+        emseg data add isbi2012 --from ~/isbi2012     take a local copy
+
+        emseg data add cortex --from ~/cortex         your own sections
+    """
+    from emseg.data.sources import add_source
+
+    with _download_bar() as progress:
+        folder = add_source(name, origin, progress=progress)
+    print(f"{folder} is ready; set data.source: {name} in params.yaml, or run `make benchmark DATA={name}`")
+
+
+@data_app.command("check")
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="Folder with images and labels.")],
+    as_json: AsJson = False,
+) -> None:
+    """Report what is in a folder of labelled sections, and what is wrong with it. Exit code 2 if anything is.
+
+    Example:
+
+        emseg data check ~/cortex
+    """
+    from emseg.data.check import check_stack
+    from emseg.data.sources import read_images_and_labels
+
+    report = check_stack(*read_images_and_labels(folder))
+    if as_json:
+        print(json.dumps({"facts": report.facts, "problems": report.problems}, indent=2))
+    else:
+        for name, fact in report.facts.items():
+            print(f"{name}: {fact}")
+    for problem in report.problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    if report.problems:
+        raise typer.Exit(2)
+    if not as_json:
+        print("no problems found")
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="A name under `models` in params.yaml.")],
+    fold: Annotated[int, typer.Option(help="Fold of the protocol.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of initial weights, batches and dropout.")] = 0,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting for this run: KEY=VALUE.")
+    ] = None,
+    settings_file: Annotated[Path, typer.Option("--settings", help="Settings to use.")] = Path("params.yaml"),
+    folder: Annotated[Path | None, typer.Option(help="Run folder; default runs/single/NAME.")] = None,
+    maximum_steps: Annotated[int | None, typer.Option(help="Stop early, to try a recipe out.")] = None,
+) -> None:
+    """Train one model outside the pipeline. The same command goes on where a killed run stopped.
+
+    Examples:
+
+        emseg train unet2
+
+        emseg train unet2 --seed 1 --set data.source=isbi2012 --set training.epochs=20
+    """
+    from emseg.data.sources import load_source
+    from emseg.settings import load_settings
+    from emseg.tracking.publish import live_mirror
+    from emseg.training.record import run_name
+    from emseg.training.run import check_settings, load_or_make_augmented, split_of, train_model
+    from emseg.training.trainer import TrainingDiverged
+
+    settings = load_settings(settings_file, change)
+    settings.recipe(model)
+    source = load_source(settings.data.source)
+    check_settings(settings, source)
+    augmented = load_or_make_augmented(settings, source, split_of(settings, source, fold))
+    folder = folder or Path("runs/single") / run_name(model, fold, seed)
+    try:
+        with live_mirror() as mirror:
+            train_model(
+                model,
+                settings,
+                source,
+                augmented,
+                fold,
+                seed,
+                folder / "training",
+                after_epoch=mirror,
+                maximum_steps=maximum_steps,
+            )
+    except TrainingDiverged as error:
+        print(f"emseg: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(f"{folder} is trained; score it with `emseg evaluate {folder}`")
+
+
+@app.command()
+def evaluate(
+    record: Annotated[Path, typer.Argument(help="Run folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Score a run on its test sections: scores.csv, metrics.json and pictures in its evaluation folder.
+
+    Example:
+
+        emseg evaluate runs/single/unet2-fold0-seed0
+    """
+    from emseg.data.sources import load_source
+    from emseg.reporting.evaluation import evaluate_record, evaluation_folder, metric_means
+    from emseg.training.record import RunRecord
+    from emseg.training.run import augmented_of_record
+
+    run = RunRecord.open(record)
+    source = load_source(run.read()["dataset"])
+    metrics = evaluate_record(run, source, augmented_of_record(run, source))
+    if as_json:
+        print(json.dumps(metrics, indent=2))
+        return
+    print(f"{run.name}, protocol {metrics['protocol']}{' (leaks)' if metrics['leaks'] else ''}")
+    for name, value in metric_means(metrics).items():
+        print(f"  {name:22} {value:.4f}")
+    print(f"in {evaluation_folder(run)}")
+
+
+@app.command()
+def leaderboard(
+    folder: Annotated[Path, typer.Argument(help="Where to look for evaluated runs.")] = Path("runs"),
+    csv: Annotated[Path | None, typer.Option(help="Also write CSV.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Also write Markdown.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank evaluated runs beside the study's rows: one table per data and protocol.
+
+    Examples:
+
+        emseg leaderboard
+
+        emseg leaderboard workspaces/isbi2012-quick --markdown isbi2012.md
+    """
+    from emseg.files import write_text
+    from emseg.reporting.leaderboard import as_markdown, as_numbers, find_evaluations, make_boards
+
+    boards = make_boards(find_evaluations(folder))
+    if csv:
+        write_text(csv, as_numbers(boards).to_csv(index=False, float_format="%.6f"))
+    if markdown:
+        write_text(markdown, as_markdown(boards))
+    if as_json:
+        print(as_numbers(boards).to_json(orient="records", indent=2))
+    else:
+        from emseg.reporting.terminal import print_boards
+
+        print_boards(boards)
+
+
+@app.command()
+def publish(
+    records: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders; default: every run below runs.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Deliver run records to MLflow. A record becomes one MLflow run, however often it is published.
+
+    Example:
+
+        MLFLOW_TRACKING_URI=http://mlflow.lab:5000 emseg publish runs/single/unet2-fold0-seed0
+    """
+    from emseg.tracking.publish import publish_record
+    from emseg.tracking.store import StoreUnreachableError, connect, store_uri
+    from emseg.training.record import RunRecord
+
+    folders = records or sorted(file.parent for file in Path("runs").glob("**/training/record.json"))
+    if not folders:
+        raise InputError("no run records below runs; train one with `make benchmark` or `emseg train`")
+    runs = [RunRecord.open(folder) for folder in folders]
+    try:
+        client = connect()
+    except StoreUnreachableError as error:
+        print(f"emseg: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    delivered = {str(run.folder): publish_record(client, run) for run in runs}
+    if as_json:
+        print(json.dumps({"store": store_uri(), "runs": delivered}, indent=2))
+        return
+    for folder, run_id in delivered.items():
+        print(f"{folder}: MLflow run {run_id}")
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) -> None:
+    """Open the MLflow UI on the store, and print where the runs are.
+
+    Example:
+
+        emseg ui --port 5001
+    """
+    from emseg.tracking.ui import serve_ui
+
+    raise typer.Exit(serve_ui(port))
+
+
+@contextmanager
+def _download_bar() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import DownloadColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (*Bar.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    with Bar(*columns, console=Console(file=sys.stderr)) as bar:
+        task = bar.add_task("download", total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+if __name__ == "__main__":
+    main()

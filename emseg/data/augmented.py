@@ -1,0 +1,184 @@
+"""The augmented set: what a fold's training sections were turned into, with where each image came from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emseg.data.augmentation import augment_sections
+from emseg.data.normalization import Normalization
+from emseg.data.protocol import Split, divide_augmented
+from emseg.data.separation import separation_distance
+from emseg.data.sources import Source
+from emseg.data.stack import read_stack, stack_digest, write_stack
+from emseg.errors import InputError
+from emseg.files import atomic_folder, write_json
+from emseg.settings import AugmentedSetSettings
+
+
+@dataclass(frozen=True)
+class AugmentedSet:
+    """Augmented training images.
+
+    Attributes:
+        images: uint8 (N, Y, X), normalised grey levels times 255.
+        labels: bool (N, Y, X), True for cell interior.
+        separations: float16 (N, Y, X), d1 + d2 in pixels.
+        sources: (N,), index in the training stack of the section each image was made from.
+        normalization: grey levels of the training sections to [0, 1].
+        identity: what the set was made of; two sets with the same identity are the same.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    separations: np.ndarray
+    sources: np.ndarray
+    normalization: Normalization
+    identity: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Digest of every image, label and distance."""
+        return stack_digest(self.images, self.labels, self.separations)
+
+
+def augmented_identity(source: Source, split: Split, settings: AugmentedSetSettings) -> dict[str, Any]:
+    """What determines an augmented set."""
+    return {
+        "data_digest": source.digest,
+        "protocol": split.protocol,
+        "fold": split.fold,
+        "sections": list(split.training),
+        "settings": settings.model_dump(),
+    }
+
+
+def make_augmented(source: Source, split: Split, settings: AugmentedSetSettings) -> AugmentedSet:
+    """Augment the training sections of a split, and no others."""
+    sections = list(split.training)
+    normalization = Normalization.of(source.images[sections])
+    labels = source.labels[sections]
+    separations = np.stack([separation_distance(label, settings.separation_limit) for label in labels])
+    shape = (settings.count, *labels.shape[1:])
+    made = AugmentedSet(
+        np.empty(shape, np.uint8),
+        np.empty(shape, bool),
+        np.empty(shape, np.float16),
+        np.empty(settings.count, np.int64),
+        normalization,
+        augmented_identity(source, split, settings),
+    )
+    images = normalization(source.images[sections])
+    start = 0
+    for image, label, separation, sources in augment_sections(
+        images, labels, separations, settings.count, settings, settings.seed
+    ):
+        part = slice(start, start + len(image))
+        np.rint(image * 255, out=image)
+        made.images[part], made.labels[part], made.separations[part] = image, label, separation
+        made.sources[part] = np.asarray(sections)[sources]
+        start = part.stop
+    return made
+
+
+def write_augmented(folder: Path, augmented: AugmentedSet) -> None:
+    """Write images.tif, labels.tif, separation.tif and augmented.json, whole or not at all."""
+    with atomic_folder(folder) as temporary:
+        write_stack(temporary / "images.tif", augmented.images)
+        write_stack(temporary / "labels.tif", augmented.labels)
+        write_stack(temporary / "separation.tif", augmented.separations)
+        write_json(
+            temporary / "augmented.json",
+            {
+                "identity": augmented.identity,
+                "sources": augmented.sources.tolist(),
+                "normalization": {"low": augmented.normalization.low, "high": augmented.normalization.high},
+            },
+        )
+
+
+def read_augmented(folder: Path, identity: dict[str, Any]) -> AugmentedSet:
+    """Read an augmented set back.
+
+    Raises:
+        InputError: there is none in `folder`, or it was made of something else than `identity`.
+    """
+    manifest_file = folder / "augmented.json"
+    if not manifest_file.is_file():
+        raise InputError(f"{folder} holds no augmented set; run `dvc repro augment`")
+    manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
+    if manifest["identity"] != identity:
+        changed = [key for key in identity if manifest["identity"].get(key) != identity[key]]
+        raise InputError(f"{folder} was made with another {', '.join(changed)}; run `dvc repro augment`")
+    return AugmentedSet(
+        read_stack(folder / "images.tif"),
+        read_stack(folder / "labels.tif") > 0,
+        read_stack(folder / "separation.tif"),
+        np.array(manifest["sources"]),
+        Normalization(**manifest["normalization"]),
+        manifest["identity"],
+    )
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """Everything one training run and its evaluation see.
+
+    `images` arrays are uint8 (N, Y, X), normalised grey levels times 255; labels are bool; separations float16.
+    `test_sections` names the test images: section numbers, or numbers of augmented images under `paper`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    separations: np.ndarray
+    validation_images: np.ndarray
+    validation_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    test_sections: np.ndarray
+    normalization: Normalization
+
+
+def fold_data(source: Source, split: Split, augmented: AugmentedSet, seed: int) -> FoldData:
+    """Join an augmented set with the sections that validate and test it.
+
+    Under `paper` the augmented images themselves are divided at random, 90 / 5 / 5 %, with `seed`.
+    """
+    if split.divides_augmented:
+        training, validation, test = divide_augmented(len(augmented.images), seed)
+        return FoldData(
+            augmented.images[training],
+            augmented.labels[training],
+            augmented.separations[training],
+            augmented.images[validation],
+            augmented.labels[validation],
+            augmented.images[test],
+            augmented.labels[test],
+            test,
+            augmented.normalization,
+        )
+
+    def grey(images: np.ndarray) -> np.ndarray:
+        return np.rint(augmented.normalization(images) * 255).astype(np.uint8)
+
+    validation, test = np.array(split.validation), np.array(split.test)
+    stacks = (
+        (source.test_images, source.test_labels)
+        if split.protocol == "official"
+        else (source.images, source.labels)
+    )
+    return FoldData(
+        augmented.images,
+        augmented.labels,
+        augmented.separations,
+        grey(source.images[validation]),
+        source.labels[validation],
+        grey(stacks[0][test]),
+        stacks[1][test],
+        test,
+        augmented.normalization,
+    )

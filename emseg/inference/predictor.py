@@ -1,0 +1,226 @@
+"""Whole-section prediction with any network, section by section, so memory does not grow with the stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from emseg.data.normalization import Normalization
+from emseg.inference.tiling import (
+    blending_window,
+    exact_starts,
+    mirror_indices,
+    mirrored_window,
+    spread_starts,
+)
+
+Mode = Literal["auto", "overlap_tile", "average", "resize"]
+
+STUDY_OUTPUT_SIDE = 388
+"""Side of the study's tiles: 572 pixels in, 388 out."""
+WHOLE_SECTION_SIDE = 1024
+"""Sections up to this side go through a 'same' network in one piece."""
+LARGEST_TILE = 512
+"""Results of larger sections are put together from tiles up to this side."""
+BLEND_OVERLAP = 64
+
+
+class Predictor:
+    """A network with what it needs to segment sections of any size.
+
+    Args:
+        network: maps (N, 1, Y, X) float32 to logits; tells `margin`, `stride`, `padding`, `is_valid_side`.
+        normalization: applied to the sections; None where they are float in [0, 1] already, or 8 bit.
+        mode: how a section is covered.
+            `overlap_tile`: tiles whose results cover every pixel exactly once with mirrored context outside
+            ('valid' padding), or overlapping tiles blended linearly ('same' padding).
+            `average`: the study's: tiles of 388 pixels on the corners, averaged where they overlap.
+            `resize`: the study's: shrink to 388 x 388, predict once, enlarge the result.
+            `auto`: `overlap_tile`, but whole sections up to 1024 pixels for 'same' padding.
+        test_time_augmentation: average over the 8 symmetries of the square.
+        device: None keeps the network where it is.
+
+    Raises:
+        ValueError: an unknown mode, or `average` or `resize` with a network of 'same' padding.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        normalization: Normalization | None = None,
+        mode: Mode = "auto",
+        test_time_augmentation: bool = False,
+        device: str | torch.device | None = None,
+    ) -> None:
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, not {mode!r}")
+        if mode in ("average", "resize") and network.padding != "valid":
+            raise ValueError(f"mode {mode} is for networks with 'valid' padding; use auto or overlap_tile")
+        self.network = network if device is None else network.to(device)
+        self.normalization = normalization
+        self.mode = mode
+        self.test_time_augmentation = test_time_augmentation
+
+    def stream(self, sections: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Probabilities (Y, X) float32 of each section (Y, X) in turn; holds one section at a time."""
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            for section in sections:
+                yield self._section(section)
+        finally:
+            self.network.train(was_training)
+
+    @torch.inference_mode()
+    def _section(self, section: np.ndarray) -> np.ndarray:
+        if section.ndim != 2 or not section.size:
+            raise ValueError(f"a section has shape (Y, X) and at least one pixel, not {section.shape}")
+        image = self._normalized(section)
+        if not self.test_time_augmentation:
+            return self._cover(image)
+        mean = np.zeros(image.shape, np.float32)
+        for index in range(8):
+            turned = np.rot90(image, index % 4)
+            probability = self._cover(np.ascontiguousarray(turned if index < 4 else turned[:, ::-1]))
+            back = probability if index < 4 else probability[:, ::-1]
+            mean += (np.rot90(back, -(index % 4)) - mean) / (index + 1)
+        return mean
+
+    def _normalized(self, section: np.ndarray) -> np.ndarray:
+        if self.normalization is not None:
+            return self.normalization(section)
+        if section.dtype == np.uint8:
+            return Normalization(0.0, 255.0)(section)
+        if section.dtype.kind != "f" or not (section.min() >= 0 and section.max() <= 1):
+            raise ValueError(
+                f"sections are {section.dtype} from {section.min()} to {section.max()}; "
+                "expected 8 bit, float in [0, 1], or a normalization"
+            )
+        return section.astype(np.float32)
+
+    def _cover(self, image: np.ndarray) -> np.ndarray:
+        if self.network.padding == "valid":
+            if self.mode == "resize":
+                return self._resize(image)
+            if self.mode == "average":
+                return self._average(image, self._output_side(min(max(image.shape), STUDY_OUTPUT_SIDE)))
+            return self._exact(image)
+        if self.mode == "auto" and max(image.shape) <= WHOLE_SECTION_SIDE:
+            return self._whole(image)
+        return self._blend(image)
+
+    def _exact(self, image: np.ndarray) -> np.ndarray:
+        """Every pixel once. Tiles start at multiples of `stride`, so they agree with one big tile exactly."""
+        stride = self.network.stride
+        tiles = -(-max(image.shape) // LARGEST_TILE)
+        step = -(-max(image.shape) // (tiles * stride)) * stride
+        side = self._output_side(step)
+        result = np.empty(image.shape, np.float32)
+        for top in exact_starts(image.shape[0], step):
+            for left in exact_starts(image.shape[1], step):
+                tile = self._tile(image, top, left, side)[:step, :step]
+                target = result[top : top + step, left : left + step]
+                target[:] = tile[: target.shape[0], : target.shape[1]]
+        return result
+
+    def _average(self, image: np.ndarray, side: int) -> np.ndarray:
+        total, count = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
+        for top in spread_starts(image.shape[0], side):
+            for left in spread_starts(image.shape[1], side):
+                window = np.s_[top : top + side, left : left + side]
+                rows, columns = total[window].shape
+                total[window] += self._tile(image, top, left, side)[:rows, :columns]
+                count[window] += 1
+        return total / count
+
+    def _resize(self, image: np.ndarray) -> np.ndarray:
+        side = self._output_side(STUDY_OUTPUT_SIDE)
+        small = _resample(image, (side, side))
+        return np.clip(_resample(self._tile(small, 0, 0, side), image.shape), 0, 1)
+
+    def _whole(self, image: np.ndarray) -> np.ndarray:
+        # Mirror up to the next multiple of the stride: real context instead of zeros at the lower right border.
+        stride = self.network.stride
+        height, width = (-(-side // stride) * stride for side in image.shape)
+        rows, columns = mirror_indices(0, height, image.shape[0]), mirror_indices(0, width, image.shape[1])
+        return self._run(image[np.ix_(rows, columns)])[: image.shape[0], : image.shape[1]]
+
+    def _blend(self, image: np.ndarray) -> np.ndarray:
+        stride = self.network.stride
+        tile = max(LARGEST_TILE // stride, 1) * stride
+        height, width = (min(side, tile) for side in image.shape)
+        total, weight = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
+        window = blending_window(height, width, BLEND_OVERLAP)
+        for top in spread_starts(image.shape[0], height, BLEND_OVERLAP if height < image.shape[0] else 0):
+            for left in spread_starts(image.shape[1], width, BLEND_OVERLAP if width < image.shape[1] else 0):
+                target = np.s_[top : top + height, left : left + width]
+                total[target] += self._whole(image[target]) * window
+                weight[target] += window
+        return total / weight
+
+    def _tile(self, image: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
+        margin = self.network.margin
+        size = side + 2 * margin
+        return self._run(mirrored_window(image, top - margin, left - margin, size, size))
+
+    def _run(self, image: np.ndarray) -> np.ndarray:
+        device = next(self.network.parameters()).device
+        batch = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device)
+        batch = batch.to(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = self.network(batch)
+        return torch.sigmoid(logits[0, 0].float()).cpu().numpy()
+
+    def _output_side(self, wanted: int) -> int:
+        """The smallest side >= `wanted` that a 'valid' network can put out."""
+        side = wanted
+        while not self.network.is_valid_side(side + 2 * self.network.margin):
+            side += 1
+        return side
+
+
+def predict(
+    network: nn.Module,
+    sections: np.ndarray,
+    mode: Mode = "auto",
+    test_time_augmentation: bool = False,
+    normalization: Normalization | None = None,
+    device: str | torch.device | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Probability of cell interior for every pixel of a stack.
+
+    Args:
+        network: a catalog network.
+        sections: (Z, Y, X) of any size; 8 bit, float in [0, 1], or anything with a `normalization`.
+        mode: see `Predictor`.
+        test_time_augmentation: average over the 8 symmetries of the square.
+        normalization: grey levels to [0, 1].
+        device: where to predict; None: where the network is.
+        out: float32 (Z, Y, X) to write into, such as a memory map; None makes an array.
+
+    Returns:
+        float32 (Z, Y, X) in [0, 1]; `out` where it was given.
+
+    Raises:
+        ValueError: `sections` are not a stack, their grey levels are unknown, or the mode does not fit the network.
+    """
+    if sections.ndim != 3:
+        raise ValueError(f"sections must be a stack (Z, Y, X), not of shape {sections.shape}")
+    predictor = Predictor(network, normalization, mode, test_time_augmentation, device)
+    result = np.empty(sections.shape, np.float32) if out is None else out
+    for index, probability in enumerate(predictor.stream(sections)):
+        result[index] = probability
+    return result
+
+
+def _resample(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None]
+    return F.interpolate(tensor, size=size, mode="bilinear", antialias=True, align_corners=False)[
+        0, 0
+    ].numpy()

@@ -1,0 +1,90 @@
+"""Pixel metrics of a binarised probability map. Foreground is cell interior.
+
+Each takes one section (Y, X) or a stack (Z, Y, X) and returns a float: of a stack, the mean over its sections.
+Probability is float in [0, 1] or bool; label is bool, {0, 1} or {0, 255}. ValueError on anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from emseg.metrics.inputs import binarise, prepare
+
+SectionMetric = Callable[[np.ndarray, np.ndarray], float]
+
+
+def iou(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> float:
+    """Jaccard index |P and T| / |P or T|, in [0, 1], higher is better; 1 where both are empty.
+
+    >>> iou(np.array([[1.0, 1.0, 0.0, 0.0]]), np.array([[1, 1, 1, 0]]))
+    0.6666666666666666
+    """
+    return _mean_over_sections(section_iou, probability, label, threshold)
+
+
+def iou_thresholded(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> float:
+    """The study's IoU*: max(0, ceil(20 J - 10) / 10) with J the Jaccard index, per section, averaged.
+
+    It is the share of the thresholds 0.50, 0.55 ... 0.95 that J exceeds; in [0, 1], higher is better.
+
+    >>> iou_thresholded(np.array([[1.0, 1.0, 0.0, 0.0]]), np.array([[1, 1, 1, 0]]))
+    0.4
+    """
+    return _mean_over_sections(section_iou_thresholded, probability, label, threshold)
+
+
+def dice(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> float:
+    """Dice coefficient 2 |P and T| / (|P| + |T|), in [0, 1], higher is better; 1 where both are empty.
+
+    >>> dice(np.array([[1.0, 1.0, 0.0, 0.0]]), np.array([[1, 1, 1, 0]]))
+    0.8
+    """
+    return _mean_over_sections(section_dice, probability, label, threshold)
+
+
+def pixel_error(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> float:
+    """Share of pixels on the wrong side, in [0, 1], lower is better.
+
+    Pooled over a stack, which is the mean over its sections, since they have one size.
+
+    >>> pixel_error(np.array([[1.0, 1.0, 0.0, 0.0]]), np.array([[1, 1, 1, 0]]))
+    0.25
+    """
+    return _mean_over_sections(section_pixel_error, probability, label, threshold)
+
+
+def section_iou(predicted: np.ndarray, interior: np.ndarray) -> float:
+    """`iou` of one bool section."""
+    union = np.count_nonzero(predicted | interior)
+    return np.count_nonzero(predicted & interior) / union if union else 1.0
+
+
+def section_iou_thresholded(predicted: np.ndarray, interior: np.ndarray) -> float:
+    """`iou_thresholded` of one bool section."""
+    union = np.count_nonzero(predicted | interior)
+    both = np.count_nonzero(predicted & interior)
+    if not union:
+        return 1.0
+    # ceil(20 J - 10) in whole numbers: J on a threshold must not round up to exceed it.
+    return max(0, -(-(20 * both - 10 * union) // union)) / 10
+
+
+def section_dice(predicted: np.ndarray, interior: np.ndarray) -> float:
+    """`dice` of one bool section."""
+    total = np.count_nonzero(predicted) + np.count_nonzero(interior)
+    return 2 * np.count_nonzero(predicted & interior) / total if total else 1.0
+
+
+def section_pixel_error(predicted: np.ndarray, interior: np.ndarray) -> float:
+    """`pixel_error` of one bool section."""
+    return np.count_nonzero(predicted != interior) / interior.size
+
+
+def _mean_over_sections(
+    metric: SectionMetric, probability: np.ndarray, label: np.ndarray, threshold: float
+) -> float:
+    probability, interior = prepare(probability, label)
+    predicted = binarise(probability, threshold)
+    return float(np.mean([metric(p, t) for p, t in zip(predicted, interior, strict=True)]))

@@ -1,0 +1,218 @@
+"""The models by name: how each is built, and the study's row to compare it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from torch import nn
+
+from emseg.errors import InputError
+from emseg.models.dmcn import DMCN
+from emseg.models.unet import UNet
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """A model of the catalog.
+
+    A network maps images (N, 1, Y, X) float32 in [0, 1] to logits (N, 1, Y', X') of cell interior, and tells
+    `margin` (pixels lost on each side), `stride` (the shift it commutes with), `padding` and `is_valid_side`.
+    """
+
+    build: Callable[..., nn.Module]
+    description: str
+    study: dict[str, float] | None = None
+    """The reference study's row: metric name to value, under its leaking protocol."""
+
+
+_CATALOG: dict[str, CatalogEntry] = {}
+
+
+def register_model(
+    name: str, build: Callable[..., nn.Module], description: str, study: dict[str, float] | None = None
+) -> None:
+    """Add a model to the catalog.
+
+    A package adds its own without being imported first through an entry point of group `emseg.models` that
+    names a function without arguments which calls this one.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in _CATALOG:
+        raise ValueError(f"a model named {name} is already in the catalog")
+    _CATALOG[name] = CatalogEntry(build, description, study)
+
+
+def list_models() -> list[str]:
+    """Names in the catalog, the study's four first."""
+    _load_entry_points()
+    return list(_CATALOG)
+
+
+def catalog_entry(name: str) -> CatalogEntry:
+    """The entry of one model.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    if name not in list_models():
+        raise InputError(f"no model named {name}; there are {', '.join(_CATALOG)}")
+    return _CATALOG[name]
+
+
+def build_model(name: str, **overrides: Any) -> nn.Module:
+    """Build a network with freshly drawn weights (PyTorch's global generator).
+
+    Args:
+        name: a catalog name: dmcn, unet1, weighted_unet, unet2, or one that was registered.
+        overrides: changes to the study's layout. All: `base_channels`, `normalization` ('none' or 'batch'),
+            `dropout` (one rate for every level, or a rate per level). U-Nets: `depth`, `padding`.
+
+    Returns:
+        A module that maps (N, 1, Y, X) float32 to logits (N, 1, Y', X').
+
+    Raises:
+        InputError: unknown model, unknown override or one out of range.
+    """
+    entry = catalog_entry(name)
+    try:
+        return entry.build(**overrides)
+    except TypeError as error:
+        raise InputError(f"model {name} does not take these settings: {error}") from error
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Trainable parameters of a network."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def _rates(dropout: float | list[float] | None, default: list[float]) -> list[float]:
+    if dropout is None:
+        return default
+    rates = (
+        [float(dropout)] * len(default) if isinstance(dropout, int | float) else [float(r) for r in dropout]
+    )
+    if len(rates) != len(default):
+        raise InputError(f"dropout needs one rate or {len(default)}, a rate per level, not {len(rates)}")
+    if any(not 0 <= rate < 1 for rate in rates):
+        raise InputError(f"dropout rates must be at least 0 and below 1, not {rates}")
+    return rates
+
+
+def _check(base_channels: int, normalization: str, depth: int = 1, padding: str = "same") -> None:
+    if base_channels < 1:
+        raise InputError(f"base_channels must be at least 1, not {base_channels}")
+    if normalization not in ("none", "batch"):
+        raise InputError(f"normalization must be 'none' or 'batch', not {normalization!r}")
+    if depth < 1:
+        raise InputError(f"depth must be at least 1, not {depth}")
+    if padding not in ("same", "valid"):
+        raise InputError(f"padding must be 'same' or 'valid', not {padding!r}")
+
+
+def _dmcn(
+    *, base_channels: int = 64, dropout: float | list[float] | None = None, normalization: str = "none"
+) -> nn.Module:
+    _check(base_channels, normalization)
+    return DMCN(base_channels, _rates(dropout, [0.0] * 4), normalization)
+
+
+def _classic_unet(default_padding: str, rate_step: float) -> Callable[..., nn.Module]:
+    def build(
+        *,
+        base_channels: int = 64,
+        depth: int = 4,
+        padding: str = default_padding,
+        dropout: float | list[float] | None = None,
+        normalization: str = "none",
+    ) -> nn.Module:
+        _check(base_channels, normalization, depth, padding)
+        down = [round(rate_step * (level + 1), 2) for level in range(depth + 1)]
+        rates = _rates(dropout, down + down[-2::-1])
+        return UNet(
+            base_channels,
+            depth,
+            padding,
+            rates,
+            dropout_between=False,
+            up_kernel=2,
+            head_kernel=1,
+            normalization=normalization,
+        )
+
+    return build
+
+
+def _unet2(
+    *,
+    base_channels: int = 16,
+    depth: int = 5,
+    padding: str = "same",
+    dropout: float | list[float] | None = None,
+    normalization: str = "none",
+) -> nn.Module:
+    _check(base_channels, normalization, depth, padding)
+    if padding != "same":
+        raise InputError("unet2 has 'same' padding only; its 3 x 3 transposed convolutions need it")
+    rates = [round(0.1 * level, 2) for level in range(depth + 1)]
+    return UNet(
+        base_channels,
+        depth,
+        padding,
+        _rates(dropout, rates + rates[:-1]),
+        dropout_between=True,
+        up_kernel=3,
+        head_kernel=3,
+        normalization=normalization,
+    )
+
+
+def _load_entry_points() -> None:
+    for entry_point in entry_points(group="emseg.models"):
+        if entry_point.name not in _loaded_entry_points:
+            _loaded_entry_points.add(entry_point.name)
+            entry_point.load()()
+
+
+_loaded_entry_points: set[str] = set()
+
+
+def _study_row(
+    iou_thresholded: float, dice: float, pixel_error: float, rand_error: float
+) -> dict[str, float]:
+    return {
+        "iou_thresholded": iou_thresholded,
+        "dice": dice,
+        "pixel_error": pixel_error,
+        "rand_error": rand_error,
+    }
+
+
+register_model(
+    "dmcn",
+    _dmcn,
+    "Deep Multilevel Contextual Network (Chen et al. 2016)",
+    _study_row(0.8760, 0.9528, 0.0732, 0.1355),
+)
+register_model(
+    "unet1",
+    _classic_unet("valid", 0.0),
+    "U-Net, 'valid' padding (Ronneberger et al. 2015)",
+    _study_row(0.8980, 0.9623, 0.0578, 0.1087),
+)
+register_model(
+    "weighted_unet",
+    _classic_unet("same", 0.1),
+    "U-Net, 'same' padding, dropout and the weight-map loss",
+    _study_row(0.9020, 0.9617, 0.0599, 0.1124),
+)
+register_model(
+    "unet2",
+    _unet2,
+    "six-level U-Net from 16 channels, BCE-Dice loss",
+    _study_row(0.8840, 0.9556, 0.0690, 0.1282),
+)

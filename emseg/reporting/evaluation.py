@@ -1,0 +1,131 @@
+"""Score a trained run on its test sections and write what a reader wants to see of it.
+
+scores.csv      a row per test section
+metrics.json    means with 95 % bootstrap intervals, protocol, digest, cost
+panels/         image, label, probability, error (and weight map) of each test section
+curves.png      training curves
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emseg.data.augmented import AugmentedSet, fold_data
+from emseg.data.protocol import split_sections
+from emseg.data.separation import weight_map
+from emseg.data.sources import Source
+from emseg.errors import InputError
+from emseg.files import atomic_folder, write_json
+from emseg.inference import predict
+from emseg.metrics.scoring import SECTION_METRICS, Scores, is_collapsed, score_stack
+from emseg.reporting.figures import curves_figure, panel_figure, save_figure
+from emseg.settings import ProtocolSettings, WeightMapSettings
+from emseg.training.record import FINISHED, RunRecord
+
+THRESHOLD = 0.5
+_PANELS = 6
+
+
+def evaluate_record(record: RunRecord, source: Source, augmented: AugmentedSet) -> dict[str, Any]:
+    """Predict and score the test sections of a finished run; write `evaluation` beside its `training` folder.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        InputError: the run is unfinished, or `source` is not the data it was trained on.
+    """
+    facts = record.read()
+    if facts["status"] != FINISHED:
+        raise InputError(
+            f"{record.folder}: the run is {facts['status']}, not finished; train it to the end first"
+        )
+    if facts["data_digest"] != source.digest:
+        raise InputError(
+            f"{record.folder} was trained on {facts['dataset']} with digest {facts['data_digest']}, "
+            f"but {source.name} now has digest {source.digest}"
+        )
+    settings = facts["settings"]
+    split = split_sections(
+        ProtocolSettings(**settings["protocol"]), len(source.images), facts["fold"], len(source.test_labels)
+    )
+    data = fold_data(source, split, augmented, facts["seed"])
+    network, _ = record.load_network()
+    recipe = settings["training"]
+    probability = predict(
+        network,
+        data.test_images,
+        mode=recipe["prediction"],
+        test_time_augmentation=recipe["test_time_augmentation"],
+    )
+    per_section = score_stack(probability, data.test_labels, THRESHOLD)
+    per_section["section"] = data.test_sections
+    scores = Scores(facts["protocol"], facts["data_digest"], per_section)
+    metrics = {
+        "model": facts["model"],
+        "dataset": facts["dataset"],
+        "protocol": scores.protocol,
+        "leaks": scores.leaks,
+        "data_digest": scores.data_digest,
+        "fold": facts["fold"],
+        "seed": facts["seed"],
+        "sections": len(per_section),
+        "threshold": THRESHOLD,
+        "collapsed": is_collapsed(probability),
+        "parameters": facts["parameters"],
+        "epochs": facts["epochs"],
+        "seconds_per_epoch": facts["seconds_per_epoch"],
+        **scores.summary(),
+    }
+    weights = WeightMapSettings(**settings["weight_map"]) if settings["weight_map"] else None
+    with atomic_folder(evaluation_folder(record)) as folder:
+        per_section.to_csv(folder / "scores.csv", index=False, float_format="%.6f", lineterminator="\n")
+        write_json(folder / "metrics.json", metrics)
+        save_figure(curves_figure(record.name, record.history()), folder / "curves.png")
+        for index in np.unique(np.linspace(0, len(per_section) - 1, _PANELS).round().astype(int)):
+            section = int(per_section["section"][index])
+            title = f"{record.name}, {facts['dataset']}, section {section}" + (
+                " (leaks)" if scores.leaks else ""
+            )
+            figure = panel_figure(
+                title,
+                data.test_images[index],
+                data.test_labels[index],
+                probability[index],
+                THRESHOLD,
+                weight_map(data.test_labels[index], weights.w0, weights.sigma) if weights else None,
+            )
+            save_figure(figure, folder / "panels" / f"section-{section:03d}.png")
+    return metrics
+
+
+def evaluation_folder(record: RunRecord) -> Path:
+    """Where the evaluation of a run is written."""
+    return record.folder.parent / "evaluation"
+
+
+def read_evaluation(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """metrics.json and scores.csv of an `evaluation` folder.
+
+    Raises:
+        InputError: the run was not evaluated.
+    """
+    if not (folder / "metrics.json").is_file():
+        raise InputError(f"{folder} holds no scores; run `emseg evaluate` on the run first")
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8")), pd.read_csv(
+        folder / "scores.csv"
+    )
+
+
+def metric_means(metrics: dict[str, Any]) -> dict[str, float]:
+    """Flat metrics of metrics.json: each mean by its name, its interval as NAME_low and NAME_high."""
+    flat = {}
+    for name in SECTION_METRICS:
+        for part, value in metrics[name].items():
+            flat[name if part == "mean" else f"{name}_{part}"] = value
+    return flat

@@ -1,0 +1,113 @@
+"""Figures of runs and of comparisons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from emseg.files import atomic_path
+
+MISSED_MEMBRANE = (0.84, 0.15, 0.16)
+FALSE_MEMBRANE = (0.12, 0.47, 0.71)
+
+
+def panel_figure(
+    title: str,
+    image: np.ndarray,
+    label: np.ndarray,
+    probability: np.ndarray,
+    threshold: float,
+    weights: np.ndarray | None = None,
+) -> Figure:
+    """Image, label, probability and error of one section (Y, X), and the weight map where one is used."""
+    panels = 5 if weights is not None else 4
+    figure = Figure(figsize=(3.2 * panels, 3.7), layout="constrained")
+    axes = figure.subplots(1, panels)
+    figure.suptitle(title, fontsize=11)
+    _show(axes[0], image, "image", vmin=0, vmax=255)
+    _show(axes[1], label, "label (white: cell interior)", vmin=0, vmax=1)
+    _show(axes[2], probability, "probability of interior", vmin=0, vmax=1)
+    _show(
+        axes[3],
+        error_overlay(image, label, probability > threshold),
+        "missed membrane red, false membrane blue",
+    )
+    if weights is not None:
+        shown = axes[4].imshow(weights, cmap="magma")
+        axes[4].set_title("weight map", fontsize=9)
+        axes[4].axis("off")
+        figure.colorbar(shown, ax=axes[4], shrink=0.75)
+    return figure
+
+
+def error_overlay(image: np.ndarray, label: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """RGB float (Y, X, 3): the image, faint, with missed membrane red and false membrane blue."""
+    overlay = np.repeat(0.5 + image[..., None].astype(np.float32) / 510, 3, axis=-1)
+    overlay[predicted & ~label] = MISSED_MEMBRANE
+    overlay[~predicted & label] = FALSE_MEMBRANE
+    return overlay
+
+
+def curves_figure(title: str, history: list[dict[str, float]]) -> Figure:
+    """Training loss and validation pixel error over the epochs of one run."""
+    return learning_curves_figure(title, {title: history})
+
+
+def learning_curves_figure(title: str, histories: dict[str, list[dict[str, float]]]) -> Figure:
+    """Training loss and validation pixel error of several runs, each over its own epochs."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    panels = {"train_loss": "training loss", "validation_pixel_error": "validation pixel error"}
+    for axis, (key, name) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for run, history in histories.items():
+            axis.plot([row["epoch"] for row in history], [row[key] for row in history], marker=".", label=run)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(name)
+        axis.grid(alpha=0.3)
+        _plain(axis)
+    if len(histories) > 1:
+        figure.axes[0].legend(frameon=False, fontsize=9)
+    return figure
+
+
+def comparison_figure(title: str, rows: list[dict[str, Any]], metrics: list[str]) -> Figure:
+    """Mean and 95 % interval of each model, a panel per metric; `rows` have `model` and {metric: {mean, ...}}."""
+    figure = Figure(figsize=(4.2 * len(metrics), 0.45 * len(rows) + 1.6), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    positions = np.arange(len(rows))[::-1]
+    for index, metric in enumerate(metrics):
+        axis = figure.add_subplot(1, len(metrics), index + 1)
+        means = np.array([row[metric]["mean"] for row in rows])
+        reach = [
+            means - [row[metric]["low"] for row in rows],
+            np.array([row[metric]["high"] for row in rows]) - means,
+        ]
+        axis.errorbar(means, positions, xerr=np.clip(reach, 0, None), fmt="o", capsize=3, color="0.15")
+        axis.set_yticks(positions, [row["model"] if index == 0 else "" for row in rows])
+        axis.set_xlabel(metric.replace("_", " "))
+        axis.set_ylim(-0.6, len(rows) - 0.4)
+        axis.grid(axis="x", alpha=0.3)
+        _plain(axis)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG; the same figure gives the same bytes."""
+    FigureCanvasAgg(figure)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, metadata={"Software": None})
+
+
+def _show(axis: Axes, picture: np.ndarray, title: str, **limits: float) -> None:
+    axis.imshow(picture, cmap="gray", interpolation="nearest", **limits)  # type: ignore[arg-type]
+    axis.set_title(title, fontsize=9)
+    axis.axis("off")
+
+
+def _plain(axis: Axes) -> None:
+    axis.spines[["top", "right"]].set_visible(False)

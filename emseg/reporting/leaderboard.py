@@ -1,0 +1,166 @@
+"""The leaderboard: a table per data digest and protocol, since scores under different ones do not compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emseg.errors import InputError
+from emseg.metrics.scoring import SECTION_METRICS, Scores
+from emseg.models import catalog_entry, list_models
+from emseg.reporting.evaluation import read_evaluation
+
+STUDY_PROTOCOL = "paper"
+
+
+@dataclass(frozen=True)
+class Board:
+    """One table: models scored on the same data under the same protocol, best Dice first.
+
+    `rows` are {model, runs, parameters, seconds_per_epoch, collapsed, metric: {mean, low, high}}.
+    """
+
+    dataset: str
+    protocol: str
+    data_digest: str
+    sections: int
+    leaks: bool
+    rows: list[dict[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """What the scores belong to, in one line."""
+        leaking = ", LEAKS: tested on warped copies of training sections" if self.leaks else ""
+        return f"{self.dataset}, protocol {self.protocol}{leaking}, {self.sections} test sections"
+
+
+def find_evaluations(folder: Path) -> list[Path]:
+    """Every `evaluation` folder below `folder`."""
+    return sorted(file.parent for file in folder.glob("**/evaluation/metrics.json"))
+
+
+def make_boards(evaluations: list[Path]) -> list[Board]:
+    """Group evaluated runs by data digest and protocol, and rank the models of each group.
+
+    A model's value is the mean over test sections, each first averaged over seeds; the interval is a bootstrap
+    over sections.
+
+    Raises:
+        InputError: there are no evaluations.
+    """
+    if not evaluations:
+        raise InputError(
+            "no evaluated runs here; run `make benchmark`, or `emseg train` and `emseg evaluate`"
+        )
+    groups: dict[tuple[str, str, str], dict[str, list[tuple[dict[str, Any], pd.DataFrame]]]] = {}
+    for folder in evaluations:
+        metrics, table = read_evaluation(folder)
+        key = (metrics["dataset"], metrics["protocol"], metrics["data_digest"])
+        groups.setdefault(key, {}).setdefault(metrics["model"], []).append((metrics, table))
+    return [_board(*key, models) for key, models in sorted(groups.items())]
+
+
+def with_baselines(board: Board, rows: list[dict[str, Any]]) -> Board:
+    """The board with baseline rows at its end."""
+    return Board(
+        board.dataset, board.protocol, board.data_digest, board.sections, board.leaks, [*board.rows, *rows]
+    )
+
+
+def study_rows() -> list[dict[str, Any]]:
+    """The reference study's table, to set beside a board; its protocol leaks."""
+    return [
+        {"model": f"study: {name}", "study": True}
+        | {metric: {"mean": value} for metric, value in study.items()}
+        for name in list_models()
+        if (study := catalog_entry(name).study)
+    ]
+
+
+def as_table(board: Board) -> pd.DataFrame:
+    """The board and the study's rows as text: a row per model."""
+    rows = []
+    for row in [*board.rows, *study_rows()]:
+        is_study = row.get("study", False)
+        cells = {
+            "model": row["model"] + (" (collapsed)" if row.get("collapsed") else ""),
+            "protocol": f"{STUDY_PROTOCOL} (leaks)" if is_study or board.leaks else board.protocol,
+        }
+        cells |= {metric: _cell(row.get(metric)) for metric in SECTION_METRICS}
+        cells["parameters"] = f"{row['parameters']:,}" if "parameters" in row else ""
+        cells["s/epoch"] = f"{row['seconds_per_epoch']:.1f}" if "seconds_per_epoch" in row else ""
+        rows.append(cells)
+    return pd.DataFrame(rows)
+
+
+def as_numbers(boards: list[Board]) -> pd.DataFrame:
+    """Boards as numbers, for CSV: a row per model, columns METRIC, METRIC_low, METRIC_high."""
+    rows = []
+    for board in boards:
+        for row in [*board.rows, *study_rows()]:
+            is_study = row.get("study", False)
+            flat = {
+                "dataset": "isbi2012" if is_study else board.dataset,
+                "protocol": STUDY_PROTOCOL if is_study else board.protocol,
+                "leaks": is_study or board.leaks,
+                "data_digest": "" if is_study else board.data_digest,
+                "model": row["model"],
+            }
+            for metric in SECTION_METRICS:
+                parts = row.get(metric, {})
+                flat[metric] = parts.get("mean")
+                flat |= {f"{metric}_{end}": parts.get(end) for end in ("low", "high")}
+            flat |= {key: row.get(key) for key in ("parameters", "seconds_per_epoch", "runs", "collapsed")}
+            rows.append(flat)
+    return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
+
+
+def as_markdown(boards: list[Board]) -> str:
+    """Boards as Markdown."""
+    parts = []
+    for board in boards:
+        table = as_table(board)
+        lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+        lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
+        parts.append(f"### {board.title}\n\n" + "\n".join(lines) + f"\n\nData digest {board.data_digest}.\n")
+    return "\n".join(parts) + f"\n{NOTE}\n"
+
+
+NOTE = (
+    "Mean over test sections, 95 % bootstrap interval over sections in brackets. "
+    "Rows marked study are the reference study's, whose protocol tests on warped copies of training sections: "
+    "an upper bound, comparable only with protocol paper."
+)
+
+
+def _board(
+    dataset: str, protocol: str, digest: str, models: dict[str, list[tuple[dict[str, Any], pd.DataFrame]]]
+) -> Board:
+    rows, sections = [], 0
+    for model, runs in models.items():
+        table = pd.concat([table for _, table in runs]).groupby("section", as_index=False).mean()
+        sections = max(sections, len(table))
+        facts = [metrics for metrics, _ in runs]
+        rows.append(
+            {
+                "model": model,
+                "runs": len(runs),
+                "parameters": facts[0]["parameters"],
+                "seconds_per_epoch": float(np.mean([fact["seconds_per_epoch"] for fact in facts])),
+                "collapsed": any(fact["collapsed"] for fact in facts),
+                **Scores(protocol, digest, table).summary(),
+            }
+        )
+    rows.sort(key=lambda row: -row["dice"]["mean"])
+    return Board(dataset, protocol, digest, sections, facts[0]["leaks"], rows)
+
+
+def _cell(parts: dict[str, float] | None) -> str:
+    if parts is None:
+        return ""
+    interval = f" [{parts['low']:.4f}, {parts['high']:.4f}]" if "low" in parts else ""
+    return f"{parts['mean']:.4f}{interval}"

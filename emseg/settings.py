@@ -1,0 +1,256 @@
+"""params.yaml as typed, validated settings; unknown keys and wrong types are errors that name the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from emseg.errors import InputError
+
+ProtocolName = Literal["paper", "heldout", "kfold", "official"]
+PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
+LEAKING_PROTOCOLS = ("paper",)
+"""Protocols whose test images are warped copies of training sections: upper bounds, not generalisation."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataSettings(_Settings):
+    """Which labelled sections."""
+
+    source: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+
+
+class ProtocolSettings(_Settings):
+    """How sections are divided between training, validation and test."""
+
+    name: ProtocolName
+    held_out: int = Field(ge=1)
+    """`heldout`: how many sections at the end of the stack are tested on."""
+    validation: int = Field(ge=1)
+    """How many sections at the end of the training block choose the checkpoint."""
+    blocks: int = Field(ge=2)
+    """`kfold`: into how many contiguous blocks the stack is cut."""
+    folds: list[int] = Field(min_length=1)
+    """Which folds are run: [0] except for `kfold`."""
+
+    @model_validator(mode="after")
+    def _folds_exist(self) -> ProtocolSettings:
+        limit = self.blocks if self.name == "kfold" else 1
+        if any(fold not in range(limit) for fold in self.folds) or len(set(self.folds)) < len(self.folds):
+            raise ValueError(
+                f"folds must be different numbers from 0 to {limit - 1} under protocol {self.name}"
+            )
+        return self
+
+
+class AugmentSettings(_Settings):
+    """The random warp and the intensity jitter of one image; 0 turns a term off."""
+
+    rotation: float = Field(default=90.0, ge=0, le=180)
+    """Degrees, drawn from +-rotation."""
+    shift: float = Field(default=0.05, ge=0, le=0.5)
+    """Share of the side, each axis."""
+    shear: float = Field(default=30.0, ge=0, lt=80)
+    """Degrees."""
+    zoom: float = Field(default=0.05, ge=0, lt=0.9)
+    """Share, each axis."""
+    flip: bool = True
+    """Flip each axis with probability one half."""
+    elastic_amplitude: float = Field(default=0.0, ge=0)
+    """Standard deviation of the displacement, pixels."""
+    elastic_spacing: float = Field(default=64.0, ge=4)
+    """Distance between the control points of the displacement, pixels."""
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    """Added to the image, in units of its [0, 1] range."""
+    contrast: float = Field(default=0.0, ge=0, lt=1)
+    """Relative change of contrast around the image's mean."""
+
+
+class AugmentedSetSettings(AugmentSettings):
+    """The augmented set that DVC versions."""
+
+    count: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    separation_limit: float = Field(ge=1, le=200)
+    """d1 + d2 is stored up to this distance, pixels."""
+
+
+class WeightMapSettings(_Settings):
+    """w(x) = w_c(x) + w0 exp(-(d1 + d2)^2 / (2 sigma^2))."""
+
+    w0: float = Field(ge=0)
+    sigma: float = Field(gt=0)
+    """Pixels."""
+
+
+class NetworkSettings(_Settings):
+    """Changes to the catalog's layout; what is absent stays as the catalog has it."""
+
+    base_channels: int | None = Field(default=None, ge=1)
+    depth: int | None = Field(default=None, ge=1, le=8)
+    dropout: float | list[float] | None = None
+    padding: Literal["same", "valid"] | None = None
+    normalization: Literal["batch", "none"] | None = None
+
+    def overrides(self) -> dict[str, Any]:
+        """The settings that were given, as keyword arguments of `build_model`."""
+        return self.model_dump(exclude_none=True)
+
+
+class EarlyStoppingSettings(_Settings):
+    """Stop when a metric has not improved for `patience` epochs."""
+
+    metric: Literal["train_loss", "iou", "dice", "pixel_error"]
+    patience: int = Field(ge=1)
+
+
+class RecipeSettings(_Settings):
+    """How a network is trained."""
+
+    optimizer: Literal["adam", "adamw"]
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    schedule: Literal["constant", "cosine"]
+    warmup_epochs: float = Field(ge=0)
+    epochs: int = Field(ge=1)
+    images_per_epoch: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    micro_batch: int | None = Field(ge=1)
+    """Images that go through the network at once; gradients of a batch are accumulated. null: the batch."""
+    crop: int | None = Field(ge=8)
+    """Side of the label crop, pixels; null: the whole section."""
+    positions: Literal["random", "corners"]
+    """Where crops are taken: anywhere, or at the four corners as the study cut its tiles."""
+    symmetries: bool
+    """Turn and mirror every crop by a random one of the 8 symmetries of the square."""
+    gradient_clip: float | None = Field(gt=0)
+    early_stopping: EarlyStoppingSettings | None
+    select: Literal["best", "last"]
+    """Which weights are kept: of the best epoch on the validation sections, or of the last epoch."""
+    select_metric: Literal["iou", "dice", "pixel_error"]
+    prediction: Literal["auto", "overlap_tile", "average", "resize"]
+    test_time_augmentation: bool
+
+
+class ModelSettings(_Settings):
+    """One model of the benchmark: what differs from the catalog and from `training`."""
+
+    loss: Literal["bce", "weighted_bce", "bce_dice"]
+    weight_map: WeightMapSettings | None = None
+    network: NetworkSettings = NetworkSettings()
+    training: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _weight_map_where_used(self) -> ModelSettings:
+        if (self.loss == "weighted_bce") != (self.weight_map is not None):
+            raise ValueError("weight_map goes with loss weighted_bce, and only with it")
+        return self
+
+
+class Settings(_Settings):
+    """Everything in params.yaml."""
+
+    data: DataSettings
+    protocol: ProtocolSettings
+    augment: AugmentedSetSettings
+    weight_map: WeightMapSettings
+    seeds: list[int] = Field(min_length=1)
+    training: RecipeSettings
+    benchmark: list[str] = Field(min_length=1)
+    models: dict[str, ModelSettings]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        for name in self.benchmark:
+            if name not in self.models:
+                raise ValueError(f"benchmark names {name}, which has no entry under models")
+        for name, model in self.models.items():
+            if model.weight_map is not None and model.weight_map != self.weight_map:
+                raise ValueError(
+                    f"models.{name}.weight_map must be the shared one: write `weight_map: *weight_map`"
+                )
+            self.recipe(name)
+        return self
+
+    def recipe(self, model: str) -> RecipeSettings:
+        """`training` with the changes of one model.
+
+        Raises:
+            InputError: the model has no entry, or one of its training keys is unknown or wrong.
+        """
+        if model not in self.models:
+            raise InputError(f"no model {model} under models; there are {', '.join(self.models)}")
+        return _validated(
+            RecipeSettings,
+            self.training.model_dump() | self.models[model].training,
+            f"models.{model}.training.",
+        )
+
+
+def load_settings(path: str | Path = "params.yaml", assignments: list[str] | None = None) -> Settings:
+    """Read and validate params.yaml; `assignments` such as `training.epochs=2` change single keys.
+
+    Raises:
+        InputError: the file is missing or not YAML, or a key is unknown, missing, or of the wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; run this where params.yaml is")
+    values = read_yaml(path)
+    for assignment in assignments or []:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise InputError(f"'{assignment}' is not KEY=VALUE, such as training.epochs=2")
+        change: Any = yaml.safe_load(text)
+        for part in reversed(key.split(".")):
+            change = {part: change}
+        merge(values, change)
+    return _validated(Settings, values, f"{path}: ")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that is a mapping.
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must be a mapping of settings")
+    return values
+
+
+def merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Write `changes` into `values`, level by level, in place, so that shared (`*alias`) parts stay shared."""
+    for key, change in changes.items():
+        if isinstance(change, dict) and isinstance(values.get(key), dict):
+            merge(values[key], change)
+        else:
+            values[key] = change
+
+
+def _validated(kind: type[Any], values: dict[str, Any], where: str) -> Any:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InputError("; ".join(_sentence(where, problem) for problem in error.errors())) from error
+
+
+def _sentence(where: str, problem: Any) -> str:
+    key = where + ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{key} is not a setting"
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(problem["input"], dict) else f" (it is {problem['input']!r})"
+    return f"{key.rstrip('. ')}: {message[0].lower()}{message[1:]}{shown}"

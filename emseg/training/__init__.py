@@ -1,0 +1,1 @@
+"""Train a network into a run record."""

@@ -1,0 +1,61 @@
+"""The study's losses, on logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from emseg.settings import WeightMapSettings
+
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""(logits (N, 1, Y, X), labels in {0, 1}, d1 + d2 in pixels or None) -> scalar."""
+
+
+def binary_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean over pixels of -w (t log p + (1 - t) log(1 - p)), p = sigmoid(logits)."""
+    return F.binary_cross_entropy_with_logits(logits, labels, weight=weights)
+
+
+def bce_dice(logits: torch.Tensor, labels: torch.Tensor, smooth: float = 1.0) -> torch.Tensor:
+    """0.5 BCE - Dice with Dice = (2 sum p t + smooth) / (sum p + sum t + smooth) over the batch."""
+    probability = torch.sigmoid(logits)
+    overlap = 2 * (probability * labels).sum() + smooth
+    dice = overlap / (probability.sum() + labels.sum() + smooth)
+    return 0.5 * binary_cross_entropy(logits, labels) - dice
+
+
+def border_weights(
+    labels: torch.Tensor, separation: torch.Tensor, settings: WeightMapSettings, interior_share: float
+) -> torch.Tensor:
+    """The U-Net weight map, w_c + w0 exp(-(d1 + d2)^2 / (2 sigma^2)), from stored distances.
+
+    Args:
+        labels: in {0, 1}, any shape.
+        separation: d1 + d2, pixels, same shape.
+        settings: w0 and sigma.
+        interior_share: share of interior in the training set; each class weighs the other's share.
+    """
+    class_weight = interior_share + (1 - 2 * interior_share) * labels
+    return class_weight + settings.w0 * torch.exp(-(separation**2) / (2 * settings.sigma**2))
+
+
+def make_loss(name: str, weight_map: WeightMapSettings | None, interior_share: float) -> Loss:
+    """The loss of a recipe: `bce`, `weighted_bce` (needs `weight_map` and distances) or `bce_dice`."""
+
+    def weighted_bce(
+        logits: torch.Tensor, labels: torch.Tensor, separation: torch.Tensor | None
+    ) -> torch.Tensor:
+        assert weight_map is not None and separation is not None
+        return binary_cross_entropy(
+            logits, labels, border_weights(labels, separation, weight_map, interior_share)
+        )
+
+    if name == "weighted_bce":
+        return weighted_bce
+    if name == "bce_dice":
+        return lambda logits, labels, _: bce_dice(logits, labels)
+    return lambda logits, labels, _: binary_cross_entropy(logits, labels)

@@ -1,0 +1,214 @@
+"""The run record: the folder that is the source of truth about one training run.
+
+record.json           identity, settings, lineage, status
+history.csv           a row per epoch, appended as it happens
+checkpoint.pt         everything a killed run needs to go on; removed when it finishes
+weights.safetensors   the weights to use
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from emseg.data.normalization import Normalization
+from emseg.errors import InputError
+from emseg.files import atomic_path, write_json, write_text
+from emseg.models import build_model
+
+RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+
+
+class RunRecord:
+    """A run record on disk.
+
+    Args:
+        folder: where it is or will be.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.weights_file = self.folder / "weights.safetensors"
+        self.history_file = self.folder / "history.csv"
+        self._record_file = self.folder / "record.json"
+        self._checkpoint_file = self.folder / "checkpoint.pt"
+
+    @classmethod
+    def open(cls, folder: str | Path) -> RunRecord:
+        """An existing record; `folder` is the record or the folder whose `training` part it is.
+
+        Raises:
+            InputError: there is none.
+        """
+        for candidate in (Path(folder), Path(folder) / "training"):
+            if (candidate / "record.json").is_file():
+                return cls(candidate)
+        raise InputError(f"{folder} holds no run record (record.json); train one with `emseg train`")
+
+    def start(self, identity: dict[str, Any], facts: dict[str, Any], resume_finished: bool) -> None:
+        """Begin, or go on with an unfinished run of the same identity.
+
+        Args:
+            identity: what decides the weights: model, protocol, fold, seed, settings, digests of data and code.
+                A record of another identity in this folder is replaced.
+            facts: further entries of record.json.
+            resume_finished: whether a finished record of the same identity is kept as it is.
+        """
+        fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+        if self._record_file.is_file():
+            known = self.read()
+            if known["fingerprint"] == fingerprint and (resume_finished or known["status"] != FINISHED):
+                if known["status"] != FINISHED:
+                    self.update(status=RUNNING, message=None, resumed=known["resumed"] + 1)
+                return
+        self._clear()
+        write_json(
+            self._record_file,
+            {
+                "id": uuid.uuid4().hex,
+                "fingerprint": fingerprint,
+                "status": RUNNING,
+                "message": None,
+                "resumed": 0,
+                "created": now(),
+                "finished": None,
+                **identity,
+                **facts,
+            },
+        )
+
+    def read(self) -> dict[str, Any]:
+        """record.json."""
+        return json.loads(self._record_file.read_text(encoding="utf-8"))
+
+    def update(self, **changes: Any) -> None:
+        """Change entries of record.json."""
+        write_json(self._record_file, self.read() | changes)
+
+    @property
+    def name(self) -> str:
+        """The run's name, such as unet2-fold0-seed0."""
+        record = self.read()
+        return run_name(record["model"], record["fold"], record["seed"])
+
+    def history(self) -> list[dict[str, float]]:
+        """One row per epoch: epoch, losses, validation metrics, learning rate, seconds."""
+        if not self.history_file.is_file():
+            return []
+        with self.history_file.open(encoding="utf-8", newline="") as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+    def append_history(self, row: dict[str, float]) -> None:
+        """Add an epoch's row."""
+        self._write_history([*self.history(), row])
+
+    def save_weights(self, network: nn.Module) -> None:
+        """Write the network's weights as safetensors."""
+        with atomic_path(self.weights_file) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, temporary)
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint, replacing the one before; `state` holds tensors, numbers and strings only."""
+        with atomic_path(self._checkpoint_file) as temporary:
+            torch.save(state, temporary)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The checkpoint, or None; history rows of later epochs, which were not yet safe, are dropped."""
+        state = None
+        if self._checkpoint_file.is_file():
+            state = torch.load(self._checkpoint_file, map_location="cpu", weights_only=True)
+        epochs = state["epoch"] if state else 0
+        self._write_history([row for row in self.history() if row["epoch"] <= epochs])
+        return state
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the run finished and drop the checkpoint, which nothing needs any more."""
+        self.update(status=FINISHED, finished=now(), **facts)
+        self._checkpoint_file.unlink(missing_ok=True)
+
+    def load_network(self) -> tuple[nn.Module, Normalization]:
+        """The trained network on the CPU, in evaluation mode, and its normalisation.
+
+        Raises:
+            InputError: the run has no weights yet.
+        """
+        record = self.read()
+        if not self.weights_file.is_file():
+            raise InputError(f"{self.folder} has no weights yet; its run is {record['status']}")
+        network = build_model(record["model"], **record["settings"]["network"])
+        network.load_state_dict(load_file(self.weights_file))
+        return network.eval(), Normalization(**record["normalization"])
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the record while training into it.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        with self._lock_file.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    f"another process is training into {self.folder}; wait for it, or stop it"
+                ) from error
+            yield
+
+    def is_interrupted(self) -> bool:
+        """Whether the run stopped without saying so: it reads as running, but no process holds it."""
+        if self.read()["status"] != RUNNING:
+            return False
+        try:
+            with self.lock():
+                return True
+        except InputError:
+            return False
+
+    @property
+    def _lock_file(self) -> Path:
+        # Beside the folder, which is a pipeline output and must hold results alone.
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        return self.folder.parent / f".{self.folder.name}.lock"
+
+    def _clear(self) -> None:
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True)
+
+    def _write_history(self, rows: list[dict[str, float]]) -> None:
+        if not rows:
+            self.history_file.unlink(missing_ok=True)
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {key: f"{value:.0f}" if key == "epoch" else f"{value:.6g}" for key, value in row.items()}
+            for row in rows
+        )
+        write_text(self.history_file, text.getvalue())
+
+
+def run_name(model: str, fold: int, seed: int) -> str:
+    """The name of a run: unet2-fold0-seed0."""
+    return f"{model}-fold{fold}-seed{seed}"
+
+
+def now() -> str:
+    """This moment, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

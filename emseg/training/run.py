@@ -1,0 +1,158 @@
+"""One training run from settings and data to a finished record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from emseg.data.augmented import AugmentedSet, augmented_identity, fold_data, make_augmented, read_augmented
+from emseg.data.protocol import Split, split_sections
+from emseg.data.sources import Source
+from emseg.errors import InputError
+from emseg.models import build_model, count_parameters
+from emseg.settings import AugmentedSetSettings, ProtocolSettings, Settings
+from emseg.training.lineage import code_digest, describe_lineage
+from emseg.training.losses import make_loss
+from emseg.training.record import FINISHED, RunRecord
+from emseg.training.samples import TrainingSamples, check_crop
+from emseg.training.trainer import Trainer
+
+AUGMENTED_FOLDER = Path("data/augmented")
+
+
+def check_settings(settings: Settings, source: Source) -> None:
+    """Refuse settings that cannot work on these sections, before any work.
+
+    Raises:
+        InputError: names the key.
+    """
+    for fold in settings.protocol.folds:
+        split_of(settings, source, fold)
+    for name in settings.benchmark:
+        network = build_model(name, **settings.models[name].network.overrides())
+        check_crop(name, network, settings.recipe(name), *source.images.shape[1:])
+
+
+def split_of(settings: Settings, source: Source, fold: int) -> Split:
+    """The split of one fold."""
+    return split_sections(settings.protocol, len(source.images), fold, len(source.test_labels))
+
+
+def augmented_folder(fold: int) -> Path:
+    """Where the pipeline keeps the augmented set of a fold."""
+    return AUGMENTED_FOLDER / f"fold{fold}"
+
+
+def load_or_make_augmented(settings: Settings, source: Source, split: Split) -> AugmentedSet:
+    """The pipeline's augmented set where it is the right one, else one made in memory."""
+    return _load_or_make(source, split, settings.augment)
+
+
+def augmented_of_record(record: RunRecord, source: Source) -> AugmentedSet:
+    """The augmented set a run was trained on: the pipeline's where it is the same, else made again."""
+    facts = record.read()
+    protocol = ProtocolSettings(**facts["settings"]["protocol"])
+    split = split_sections(protocol, len(source.images), facts["fold"], len(source.test_labels))
+    settings = AugmentedSetSettings(**facts["settings"]["augment"])
+    return _load_or_make(source, split, settings)
+
+
+def train_model(
+    model: str,
+    settings: Settings,
+    source: Source,
+    augmented: AugmentedSet,
+    fold: int,
+    seed: int,
+    folder: Path,
+    keep_finished: bool = True,
+    after_epoch: Callable[[RunRecord], None] = lambda _: None,
+    device: torch.device | None = None,
+    maximum_steps: int | None = None,
+) -> RunRecord:
+    """Train one model on one fold with one seed, or go on with a run that was killed.
+
+    Args:
+        model: a name under `models` in the settings.
+        settings: params.yaml.
+        source: the labelled sections.
+        augmented: the augmented set of the fold.
+        fold: which fold of the protocol.
+        seed: of initial weights, batches and dropout.
+        folder: of the run record.
+        keep_finished: leave a finished record of the same identity alone instead of training again.
+        after_epoch: called with the record at the start, after each epoch and at the end.
+        device: None takes a GPU where there is one.
+        maximum_steps: stop after so many optimiser steps.
+
+    Raises:
+        InputError: settings that cannot work.
+        TrainingDiverged: the loss or a gradient became NaN or infinite.
+    """
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    recipe, entry = settings.recipe(model), settings.models[model]
+    split = split_of(settings, source, fold)
+    data = fold_data(source, split, augmented, seed)
+    torch.manual_seed(seed)
+    network = build_model(model, **entry.network.overrides())
+    check_crop(model, network, recipe, *data.images.shape[1:])
+    identity = {
+        "model": model,
+        "dataset": source.name,
+        "protocol": split.protocol,
+        "fold": fold,
+        "seed": seed,
+        "data_digest": source.digest,
+        "augmented_digest": augmented.digest,
+        "code_digest": code_digest(),
+        "maximum_steps": maximum_steps,
+        "settings": {
+            "network": entry.network.overrides(),
+            "loss": entry.loss,
+            "weight_map": entry.weight_map.model_dump() if entry.weight_map else None,
+            "training": recipe.model_dump(),
+            "protocol": settings.protocol.model_dump(),
+            "augment": settings.augment.model_dump(),
+        },
+    }
+    facts = {
+        "parameters": count_parameters(network),
+        "normalization": {"low": data.normalization.low, "high": data.normalization.high},
+        "split": {
+            "training": split.training,
+            "validation": split.validation,
+            "test": data.test_sections.tolist(),
+        },
+        "lineage": describe_lineage(device),
+    }
+    record = RunRecord(folder)
+    with record.lock():
+        record.start(identity, facts, resume_finished=keep_finished)
+        if record.read()["status"] == FINISHED:
+            after_epoch(record)
+            return record
+        network = network.to(device, memory_format=torch.channels_last)
+        separations = data.separations if entry.weight_map else None
+        samples = TrainingSamples(data.images, data.labels, separations, network, recipe, device)
+        loss = make_loss(entry.loss, entry.weight_map, float(data.labels.mean()))
+        Trainer(
+            network,
+            samples,
+            loss,
+            (data.validation_images, data.validation_labels),
+            recipe,
+            record,
+            seed,
+            after_epoch,
+            maximum_steps,
+        ).run()
+    return record
+
+
+def _load_or_make(source: Source, split: Split, settings: AugmentedSetSettings) -> AugmentedSet:
+    try:
+        return read_augmented(augmented_folder(split.fold), augmented_identity(source, split, settings))
+    except InputError:
+        return make_augmented(source, split, settings)

@@ -1,0 +1,1 @@
+"""The DVC stages: each reads params.yaml, calls emseg, and writes its outputs."""

@@ -1,0 +1,68 @@
+"""What every stage shares: its folders, and bad input as one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from emseg.data.augmented import AugmentedSet, augmented_identity, read_augmented
+from emseg.data.sources import Source, read_source
+from emseg.errors import InputError
+from emseg.settings import Settings, load_settings
+from emseg.training.record import RunRecord, run_name
+from emseg.training.run import augmented_folder, split_of
+
+PREPARED = Path("data/prepared")
+RUNS = Path("runs/benchmark")
+RESULTS = Path("results")
+
+
+def run_stage(stage: Callable[[], None]) -> None:
+    """Run a stage; an InputError becomes one sentence and exit code 2."""
+    try:
+        stage()
+    except InputError as error:
+        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def prepared_source(settings: Settings) -> Source:
+    """What stage prepare wrote."""
+    return read_source(PREPARED, settings.data.source)
+
+
+def augmented_set(settings: Settings, source: Source, fold: int) -> AugmentedSet:
+    """What stage augment wrote for a fold."""
+    split = split_of(settings, source, fold)
+    return read_augmented(augmented_folder(fold), augmented_identity(source, split, settings.augment))
+
+
+def run_arguments() -> argparse.Namespace:
+    """--model, --fold and --seed of a train or evaluate stage."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--fold", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    return parser.parse_args()
+
+
+def run_folder(model: str, fold: int, seed: int) -> Path:
+    """The folder of a run: its record is `training`, its scores are `evaluation`."""
+    return RUNS / run_name(model, fold, seed)
+
+
+def benchmark_records(settings: Settings) -> list[RunRecord]:
+    """The records of every run the settings ask for."""
+    return [
+        RunRecord.open(run_folder(model, fold, seed))
+        for model in settings.benchmark
+        for fold in settings.protocol.folds
+        for seed in settings.seeds
+    ]
+
+
+def current_settings() -> Settings:
+    """params.yaml of the current folder."""
+    return load_settings()

@@ -1,0 +1,70 @@
+"""A benchmark on other data or with another profile, in a folder of its own, so that git sees no change.
+
+    python -m pipelines.workspace isbi2012 quick      prints workspaces/isbi2012-quick
+
+The folder gets params.yaml with the profile laid over it, the same stages, and links to code and data; it
+shares DVC's cache with the project.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import yaml
+
+from emseg.errors import InputError
+from emseg.files import write_text
+from emseg.settings import load_settings, merge, read_yaml
+from pipelines.stage import run_stage
+
+_LINKED = ("emseg", "pipelines", "data/sources")
+
+
+def make_workspace(project: Path, data: str, profile: str) -> Path:
+    """Write or refresh the workspace of `data` and `profile`, and return its folder.
+
+    Raises:
+        InputError: there is no such profile, or the profile does not fit the settings.
+    """
+    profiles = read_yaml(project / "profiles.yaml")
+    if profile not in profiles:
+        raise InputError(f"no profile {profile} in profiles.yaml; there are {', '.join(profiles)}")
+    values = read_yaml(project / "params.yaml")
+    merge(values, profiles[profile] or {})
+    merge(values, {"data": {"source": data}})
+    folder = project / "workspaces" / f"{data}-{profile}"
+    folder.mkdir(parents=True, exist_ok=True)
+    candidate = folder / "params.yaml.candidate"
+    write_text(candidate, yaml.safe_dump(values, sort_keys=False))
+    try:
+        load_settings(candidate)
+    except InputError as error:
+        candidate.unlink()
+        raise InputError(f"profiles.yaml, {profile}: {error}") from error
+    candidate.replace(folder / "params.yaml")
+    shutil.copy(project / "dvc.yaml", folder / "dvc.yaml")
+    shutil.copy(project / ".dvcignore", folder / ".dvcignore")
+    write_text(
+        folder / ".dvc" / "config",
+        "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
+        f"[cache]\n    dir = {project.resolve() / '.dvc' / 'cache'}\n",
+    )
+    for name in _LINKED:
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to((project / name).resolve(), target_is_directory=True)
+    return folder
+
+
+def main() -> None:
+    """Make the workspace named on the command line and print its folder."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data")
+    parser.add_argument("profile")
+    arguments = parser.parse_args()
+    print(make_workspace(Path(), arguments.data, arguments.profile))
+
+
+if __name__ == "__main__":
+    run_stage(main)
