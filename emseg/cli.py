@@ -96,9 +96,7 @@ def train(
     model: Annotated[str, typer.Argument(help="A name under `models` in params.yaml.")],
     fold: Annotated[int, typer.Option(help="Fold of the protocol.")] = 0,
     seed: Annotated[int, typer.Option(help="Of initial weights, batches and dropout.")] = 0,
-    change: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting for this run: KEY=VALUE.")
-    ] = None,
+    change: Annotated[list[str] | None, typer.Option("--set", help="Change a setting for this run: KEY=VALUE.")] = None,
     settings_file: Annotated[Path, typer.Option("--settings", help="Settings to use.")] = Path("params.yaml"),
     folder: Annotated[Path | None, typer.Option(help="Run folder; default runs/single/NAME.")] = None,
     maximum_steps: Annotated[int | None, typer.Option(help="Stop early, to try a recipe out.")] = None,
@@ -204,9 +202,7 @@ def leaderboard(
 
 @app.command()
 def publish(
-    records: Annotated[
-        list[Path] | None, typer.Argument(help="Run folders; default: every run below runs.")
-    ] = None,
+    records: Annotated[list[Path] | None, typer.Argument(help="Run folders; default: every run below runs.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Deliver run records to MLflow. A record becomes one MLflow run, however often it is published.

@@ -43,9 +43,7 @@ class ProtocolSettings(_Settings):
     def _folds_exist(self) -> ProtocolSettings:
         limit = self.blocks if self.name == "kfold" else 1
         if any(fold not in range(limit) for fold in self.folds) or len(set(self.folds)) < len(self.folds):
-            raise ValueError(
-                f"folds must be different numbers from 0 to {limit - 1} under protocol {self.name}"
-            )
+            raise ValueError(f"folds must be different numbers from 0 to {limit - 1} under protocol {self.name}")
         return self
 
 
@@ -172,9 +170,7 @@ class Settings(_Settings):
                 raise ValueError(f"benchmark names {name}, which has no entry under models")
         for name, model in self.models.items():
             if model.weight_map is not None and model.weight_map != self.weight_map:
-                raise ValueError(
-                    f"models.{name}.weight_map must be the shared one: write `weight_map: *weight_map`"
-                )
+                raise ValueError(f"models.{name}.weight_map must be the shared one: write `weight_map: *weight_map`")
             self.recipe(name)
         return self
 

@@ -24,9 +24,7 @@ def main() -> None:
     records = benchmark_records(settings)
     (board,) = make_boards([evaluation_folder(record) for record in records])
     fold = settings.protocol.folds[0]
-    data = fold_data(
-        source, split_of(settings, source, fold), augmented_set(settings, source, fold), settings.seeds[0]
-    )
+    data = fold_data(source, split_of(settings, source, fold), augmented_set(settings, source, fold), settings.seeds[0])
     board = with_baselines(board, baseline_rows(data, settings.protocol.name, source.digest))
     write_text(RESULTS / "leaderboard.csv", as_numbers([board]).to_csv(index=False, float_format="%.6f"))
     write_text(RESULTS / "leaderboard.md", as_markdown([board]))

@@ -74,12 +74,10 @@ def augment_sections(
         index in `images` of the section each was made from, (N,).
     """
     generator = torch.Generator().manual_seed(seed)
-    order = torch.cat(
-        [torch.randperm(len(images), generator=generator) for _ in range(-(-count // len(images)))]
-    )
-    order = order[:count].numpy()
+    order = torch.cat([torch.randperm(len(images), generator=generator) for _ in range(-(-count // len(images)))])
+    drawn = order[:count].numpy()
     for start in range(0, count, batch):
-        sources = order[start : start + batch]
+        sources = drawn[start : start + batch]
         image, label, separation = augment(
             torch.from_numpy(images[sources, None]),
             torch.from_numpy(labels[sources, None].astype(np.float32)),
@@ -134,9 +132,7 @@ def _elastic_displacement(
 
 
 def _sample(batch: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
-    sampled = F.grid_sample(
-        batch.to(torch.float32), grid, mode=mode, padding_mode="reflection", align_corners=False
-    )
+    sampled = F.grid_sample(batch.to(torch.float32), grid, mode=mode, padding_mode="reflection", align_corners=False)
     return sampled.to(batch.dtype)
 
 

@@ -167,9 +167,7 @@ def fold_data(source: Source, split: Split, augmented: AugmentedSet, seed: int) 
 
     validation, test = np.array(split.validation), np.array(split.test)
     stacks = (
-        (source.test_images, source.test_labels)
-        if split.protocol == "official"
-        else (source.images, source.labels)
+        (source.test_images, source.test_labels) if split.protocol == "official" else (source.images, source.labels)
     )
     return FoldData(
         augmented.images,

@@ -14,6 +14,8 @@ from emseg.errors import InputError
 # 2012 training stack: -1.41 to -1.03 on a section's own label, -0.51 to 0.07 on that of a section near by.
 _FITTING_CONTRAST = -0.6
 _INVERTED_CONTRAST = 0.25
+# A label reaches at least this share of its best contrast on its own image.
+_OWN_SHARE = 0.75
 _NEIGHBOURS = 5
 
 
@@ -41,9 +43,7 @@ def check_stack(images: np.ndarray, labels: np.ndarray) -> Report:
             facts, [f"there are {len(images)} images but {len(labels)} labels; every section needs its label"]
         )
     if images.shape != labels.shape:
-        return Report(
-            facts, [f"images are {_shape(images)} but labels are {_shape(labels)}; they must agree"]
-        )
+        return Report(facts, [f"images are {_shape(images)} but labels are {_shape(labels)}; they must agree"])
     try:
         interior = as_interior(labels, "labels")
     except InputError as error:
@@ -57,7 +57,8 @@ def check_stack(images: np.ndarray, labels: np.ndarray) -> Report:
         contrast = _contrasts(images, interior)
         own = contrast[:, _NEIGHBOURS]
         facts["contrast"] = (
-            f"membrane minus interior is {own.mean():+.2f} standard deviations (section {own.argmax()}: {own.max():+.2f})"
+            f"membrane minus interior is {own.mean():+.2f} standard deviations "
+            f"(weakest: section {own.argmax()}, {own.max():+.2f})"
         )
         problems += _misfits(contrast, interior)
     return Report(facts, problems)
@@ -109,20 +110,14 @@ def _contrasts(images: np.ndarray, interior: np.ndarray) -> np.ndarray:
 def _misfits(contrast: np.ndarray, interior: np.ndarray) -> list[str]:
     own = contrast[:, _NEIGHBOURS]
     if own.mean() > _INVERTED_CONTRAST:
-        return [
-            "labels look inverted: membrane is brighter than interior; expected 0 for membrane, 255 for interior"
-        ]
+        return ["labels look inverted: membrane is brighter than interior; expected 0 for membrane, 255 for interior"]
     if own.mean() < _FITTING_CONTRAST and interior.mean() < 0.3:
-        return [
-            f"only {interior.mean():.0%} of pixels are interior; are the labels inverted, or not membranes?"
-        ]
+        return [f"only {interior.mean():.0%} of pixels are interior; are the labels inverted, or not membranes?"]
     problems = []
     for z, row in enumerate(contrast):
         best = int(np.nanargmin(row)) - _NEIGHBOURS
-        if best and row[best + _NEIGHBOURS] < row[_NEIGHBOURS] - 0.1:
-            problems.append(
-                f"label {z} fits image {z + best} better than its own; check the order of the files"
-            )
+        if best and row[_NEIGHBOURS] > _OWN_SHARE * row[best + _NEIGHBOURS]:
+            problems.append(f"label {z} fits image {z + best} better than its own; check the order of the files")
         elif row[_NEIGHBOURS] > _FITTING_CONTRAST:
             problems.append(
                 f"label {z} does not fit image {z}: membrane pixels are not darker than interior ones "
@@ -137,8 +132,4 @@ def _shape(stack: np.ndarray) -> str:
 
 def _values(stack: np.ndarray) -> str:
     values = np.unique(stack)
-    return (
-        ", ".join(map(str, values))
-        if len(values) <= 6
-        else f"{values[0]} to {values[-1]} ({len(values)} of them)"
-    )
+    return ", ".join(map(str, values)) if len(values) <= 6 else f"{values[0]} to {values[-1]} ({len(values)} of them)"

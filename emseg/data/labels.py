@@ -18,10 +18,7 @@ def as_interior(label: np.ndarray, name: str = "label") -> np.ndarray:
         return label
     if label.dtype.kind not in "uif":
         raise InputError(f"{name} has dtype {label.dtype}; expected bool, {{0, 1}} or {{0, 255}}")
-    if label.dtype == np.uint8:
-        values = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
-    else:
-        values = np.unique(label)
+    values = np.unique(label)
     if not (set(values.tolist()) <= {0, 1} or set(values.tolist()) <= {0, 255}):
         shown = ", ".join(f"{value:g}" for value in values[:6]) + (", ..." if len(values) > 6 else "")
         raise InputError(

@@ -56,9 +56,7 @@ def split_sections(settings: ProtocolSettings, sections: int, fold: int = 0, tes
         return Split("paper", 0, training=every, validation=(), test=())
     if settings.name == "official":
         if not test_sections:
-            raise InputError(
-                "protocol official needs the labels of the test stack (test-labels.tif); use heldout"
-            )
+            raise InputError("protocol official needs the labels of the test stack (test-labels.tif); use heldout")
         test, remaining = tuple(range(test_sections)), every
     else:
         if settings.name == "heldout":
@@ -84,7 +82,5 @@ def divide_augmented(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.
     order = np.random.default_rng(seed).permutation(count)
     part = max(1, round(count * 0.05))
     if count < 3:
-        raise InputError(
-            f"protocol paper divides augmented images: augment.count must be at least 3, not {count}"
-        )
+        raise InputError(f"protocol paper divides augmented images: augment.count must be at least 3, not {count}")
     return np.sort(order[2 * part :]), np.sort(order[:part]), np.sort(order[part : 2 * part])

@@ -99,9 +99,7 @@ def read_images_and_labels(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def add_source(
-    name: str, origin: Path | None, folder: Path = SOURCES_FOLDER, progress: Progress | None = None
-) -> Path:
+def add_source(name: str, origin: Path | None, folder: Path = SOURCES_FOLDER, progress: Progress | None = None) -> Path:
     """Bring a source in: check it, then write it to `folder`/`name`, whole or not at all.
 
     Args:
@@ -187,9 +185,7 @@ def _downloaded(folder: Path, progress: Progress | None) -> Source:
                         (temporary / file).write_bytes(contents.read(member))
         except zipfile.BadZipFile as error:
             archive.unlink()
-            raise InputError(
-                f"{ISBI2012_URL} did not give a ZIP archive; try again, or use --from FOLDER"
-            ) from error
+            raise InputError(f"{ISBI2012_URL} did not give a ZIP archive; try again, or use --from FOLDER") from error
         source = read_source(temporary, "isbi2012")
     shutil.rmtree(folder / ".isbi2012")
     return source
@@ -248,9 +244,7 @@ def _source(
 def _find(folder: Path, stems: tuple[str, ...], what: str) -> Path:
     found = _locate(folder, stems)
     if found is None:
-        raise InputError(
-            f"{folder} has no {what}: expected {what}.tif, or a folder {what} of single sections"
-        )
+        raise InputError(f"{folder} has no {what}: expected {what}.tif, or a folder {what} of single sections")
     return found
 
 

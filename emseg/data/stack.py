@@ -30,7 +30,7 @@ def read_stack(path: str | Path) -> np.ndarray:
     files = section_files(path)
     if not files:
         raise InputError(f"{path} holds no .tif, .tiff or .png sections")
-    sections = []
+    sections: list[np.ndarray] = []
     for file in files:
         pages = _as_stack(_read_file(file), file)
         if len(pages) != 1:
@@ -41,9 +41,7 @@ def read_stack(path: str | Path) -> np.ndarray:
                 "all sections of a stack must have one size"
             )
         if sections and pages.dtype != sections[0].dtype:
-            raise InputError(
-                f"{file} is {pages.dtype} but {files[0].name} is {sections[0].dtype}; use one dtype"
-            )
+            raise InputError(f"{file} is {pages.dtype} but {files[0].name} is {sections[0].dtype}; use one dtype")
         sections.append(pages[0])
     return np.stack(sections)
 
@@ -53,9 +51,7 @@ def section_files(folder: Path) -> list[Path]:
     import re
 
     def natural(file: Path) -> list[tuple[int, int | str]]:
-        return [
-            (0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", file.name) if part
-        ]
+        return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", file.name) if part]
 
     return sorted(
         (f for f in folder.iterdir() if f.suffix.lower() in SECTION_SUFFIXES and not f.name.startswith(".")),
@@ -113,7 +109,7 @@ def _read_file(path: Path) -> np.ndarray:
 
         with tifffile.TiffFile(path) as tiff:
             pages = list(tiff.pages)
-            if any(page.samplesperpixel > 1 for page in pages):  # type: ignore[union-attr]
+            if any(page.samplesperpixel > 1 for page in pages):
                 raise InputError(f"{path} is in colour; expected grey-level sections, one channel")
             if len({page.shape for page in pages}) > 1:
                 raise InputError(f"{path} has pages of different sizes; all sections must have one size")

@@ -128,8 +128,7 @@ def _paint(
     sections, side, _ = membranes.shape
     cytoplasm = random.normal(0.68, 0.045, int(cells.max()) + 1).astype(np.float32)[cells]
     texture = sum(
-        amplitude
-        * _unit(ndimage.gaussian_filter(random.standard_normal(cells.shape, np.float32), (0, size, size)))
+        amplitude * _unit(ndimage.gaussian_filter(random.standard_normal(cells.shape, np.float32), (0, size, size)))
         for size, amplitude in ((1.2, 0.05), (3.5, 0.035))
     )
     tissue = cytoplasm + texture

@@ -8,7 +8,6 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import nn
 
 from emseg.data.normalization import Normalization
 from emseg.inference.tiling import (
@@ -18,6 +17,7 @@ from emseg.inference.tiling import (
     mirrored_window,
     spread_starts,
 )
+from emseg.models.network import Network
 
 Mode = Literal["auto", "overlap_tile", "average", "resize"]
 
@@ -51,7 +51,7 @@ class Predictor:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         normalization: Normalization | None = None,
         mode: Mode = "auto",
         test_time_augmentation: bool = False,
@@ -185,7 +185,7 @@ class Predictor:
 
 
 def predict(
-    network: nn.Module,
+    network: Network,
     sections: np.ndarray,
     mode: Mode = "auto",
     test_time_augmentation: bool = False,
@@ -221,6 +221,4 @@ def predict(
 
 def _resample(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None]
-    return F.interpolate(tensor, size=size, mode="bilinear", antialias=True, align_corners=False)[
-        0, 0
-    ].numpy()
+    return F.interpolate(tensor, size=size, mode="bilinear", antialias=True, align_corners=False)[0, 0].numpy()

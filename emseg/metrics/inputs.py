@@ -17,9 +17,7 @@ def prepare(probability: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.
     """
     probability, label = np.asarray(probability), np.asarray(label)
     if probability.shape != label.shape:
-        raise ValueError(
-            f"probability has shape {probability.shape} but label {label.shape}; they must agree"
-        )
+        raise ValueError(f"probability has shape {probability.shape} but label {label.shape}; they must agree")
     if probability.ndim not in (2, 3) or not probability.size:
         raise ValueError(f"expected one section (Y, X) or a stack (Z, Y, X), not shape {probability.shape}")
     if probability.dtype != bool:
@@ -30,9 +28,7 @@ def prepare(probability: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.
             )
         # One comparison that NaN fails too.
         if not (probability.min() >= 0 and probability.max() <= 1):
-            raise ValueError(
-                "probability must be in [0, 1] everywhere, without NaN; apply the sigmoid to logits"
-            )
+            raise ValueError("probability must be in [0, 1] everywhere, without NaN; apply the sigmoid to logits")
     interior = label if label.dtype == bool else _interior(label)
     if probability.ndim == 2:
         probability, interior = probability[None], interior[None]
@@ -49,7 +45,5 @@ def _interior(label: np.ndarray) -> np.ndarray:
         raise ValueError(f"label has dtype {label.dtype}; expected bool, {{0, 1}} or {{0, 255}}")
     values = np.unique(label)
     if not (np.isin(values, (0, 1)).all() or np.isin(values, (0, 255)).all()):
-        raise ValueError(
-            f"label has values {values[:6]}; expected {{0, 1}} or {{0, 255}}: 0 membrane, else interior"
-        )
+        raise ValueError(f"label has values {values[:6]}; expected {{0, 1}} or {{0, 255}}: 0 membrane, else interior")
     return label > 0

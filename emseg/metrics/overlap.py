@@ -57,14 +57,14 @@ def pixel_error(probability: np.ndarray, label: np.ndarray, threshold: float = 0
 
 def section_iou(predicted: np.ndarray, interior: np.ndarray) -> float:
     """`iou` of one bool section."""
-    union = np.count_nonzero(predicted | interior)
-    return np.count_nonzero(predicted & interior) / union if union else 1.0
+    union = _count(predicted | interior)
+    return _count(predicted & interior) / union if union else 1.0
 
 
 def section_iou_thresholded(predicted: np.ndarray, interior: np.ndarray) -> float:
     """`iou_thresholded` of one bool section."""
-    union = np.count_nonzero(predicted | interior)
-    both = np.count_nonzero(predicted & interior)
+    union = _count(predicted | interior)
+    both = _count(predicted & interior)
     if not union:
         return 1.0
     # ceil(20 J - 10) in whole numbers: J on a threshold must not round up to exceed it.
@@ -73,18 +73,20 @@ def section_iou_thresholded(predicted: np.ndarray, interior: np.ndarray) -> floa
 
 def section_dice(predicted: np.ndarray, interior: np.ndarray) -> float:
     """`dice` of one bool section."""
-    total = np.count_nonzero(predicted) + np.count_nonzero(interior)
-    return 2 * np.count_nonzero(predicted & interior) / total if total else 1.0
+    total = _count(predicted) + _count(interior)
+    return 2 * _count(predicted & interior) / total if total else 1.0
 
 
 def section_pixel_error(predicted: np.ndarray, interior: np.ndarray) -> float:
     """`pixel_error` of one bool section."""
-    return np.count_nonzero(predicted != interior) / interior.size
+    return _count(predicted != interior) / interior.size
 
 
-def _mean_over_sections(
-    metric: SectionMetric, probability: np.ndarray, label: np.ndarray, threshold: float
-) -> float:
+def _count(mask: np.ndarray) -> int:
+    return int(np.count_nonzero(mask))
+
+
+def _mean_over_sections(metric: SectionMetric, probability: np.ndarray, label: np.ndarray, threshold: float) -> float:
     probability, interior = prepare(probability, label)
     predicted = binarise(probability, threshold)
     return float(np.mean([metric(p, t) for p, t in zip(predicted, interior, strict=True)]))

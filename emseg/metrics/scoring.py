@@ -40,9 +40,7 @@ class Scores:
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
-            raise ValueError(
-                f"a score needs a protocol, one of {', '.join(PROTOCOLS)}, not {self.protocol!r}"
-            )
+            raise ValueError(f"a score needs a protocol, one of {', '.join(PROTOCOLS)}, not {self.protocol!r}")
         if not self.data_digest or self.per_section.empty:
             raise ValueError("a score needs the digest of its data and at least one section")
 
@@ -77,13 +75,8 @@ def score_stack(probability: np.ndarray, label: np.ndarray, threshold: float = 0
     """
     probability, interior = prepare(probability, label)
     rows: list[dict[str, Any]] = []
-    for section, (predicted, truth) in enumerate(
-        zip(binarise(probability, threshold), interior, strict=True)
-    ):
-        rows.append(
-            {"section": section}
-            | {name: metric(predicted, truth) for name, metric in SECTION_METRICS.items()}
-        )
+    for section, (predicted, truth) in enumerate(zip(binarise(probability, threshold), interior, strict=True)):
+        rows.append({"section": section} | {name: metric(predicted, truth) for name, metric in SECTION_METRICS.items()})
     return pd.DataFrame(rows)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from emseg.errors import InputError
 from emseg.models.dmcn import DMCN
+from emseg.models.network import Network
 from emseg.models.unet import UNet
 
 
@@ -18,11 +19,10 @@ from emseg.models.unet import UNet
 class CatalogEntry:
     """A model of the catalog.
 
-    A network maps images (N, 1, Y, X) float32 in [0, 1] to logits (N, 1, Y', X') of cell interior, and tells
-    `margin` (pixels lost on each side), `stride` (the shift it commutes with), `padding` and `is_valid_side`.
+    `build` takes overrides as keyword arguments and returns a network with freshly drawn weights.
     """
 
-    build: Callable[..., nn.Module]
+    build: Callable[..., Network]
     description: str
     study: dict[str, float] | None = None
     """The reference study's row: metric name to value, under its leaking protocol."""
@@ -32,7 +32,7 @@ _CATALOG: dict[str, CatalogEntry] = {}
 
 
 def register_model(
-    name: str, build: Callable[..., nn.Module], description: str, study: dict[str, float] | None = None
+    name: str, build: Callable[..., Network], description: str, study: dict[str, float] | None = None
 ) -> None:
     """Add a model to the catalog.
 
@@ -64,7 +64,7 @@ def catalog_entry(name: str) -> CatalogEntry:
     return _CATALOG[name]
 
 
-def build_model(name: str, **overrides: Any) -> nn.Module:
+def build_model(name: str, **overrides: Any) -> Network:
     """Build a network with freshly drawn weights (PyTorch's global generator).
 
     Args:
@@ -93,9 +93,7 @@ def count_parameters(network: nn.Module) -> int:
 def _rates(dropout: float | list[float] | None, default: list[float]) -> list[float]:
     if dropout is None:
         return default
-    rates = (
-        [float(dropout)] * len(default) if isinstance(dropout, int | float) else [float(r) for r in dropout]
-    )
+    rates = [float(dropout)] * len(default) if isinstance(dropout, int | float) else [float(r) for r in dropout]
     if len(rates) != len(default):
         raise InputError(f"dropout needs one rate or {len(default)}, a rate per level, not {len(rates)}")
     if any(not 0 <= rate < 1 for rate in rates):
@@ -116,12 +114,12 @@ def _check(base_channels: int, normalization: str, depth: int = 1, padding: str 
 
 def _dmcn(
     *, base_channels: int = 64, dropout: float | list[float] | None = None, normalization: str = "none"
-) -> nn.Module:
+) -> Network:
     _check(base_channels, normalization)
     return DMCN(base_channels, _rates(dropout, [0.0] * 4), normalization)
 
 
-def _classic_unet(default_padding: str, rate_step: float) -> Callable[..., nn.Module]:
+def _classic_unet(default_padding: str, rate_step: float) -> Callable[..., Network]:
     def build(
         *,
         base_channels: int = 64,
@@ -129,7 +127,7 @@ def _classic_unet(default_padding: str, rate_step: float) -> Callable[..., nn.Mo
         padding: str = default_padding,
         dropout: float | list[float] | None = None,
         normalization: str = "none",
-    ) -> nn.Module:
+    ) -> Network:
         _check(base_channels, normalization, depth, padding)
         down = [round(rate_step * (level + 1), 2) for level in range(depth + 1)]
         rates = _rates(dropout, down + down[-2::-1])
@@ -154,7 +152,7 @@ def _unet2(
     padding: str = "same",
     dropout: float | list[float] | None = None,
     normalization: str = "none",
-) -> nn.Module:
+) -> Network:
     _check(base_channels, normalization, depth, padding)
     if padding != "same":
         raise InputError("unet2 has 'same' padding only; its 3 x 3 transposed convolutions need it")
@@ -181,9 +179,7 @@ def _load_entry_points() -> None:
 _loaded_entry_points: set[str] = set()
 
 
-def _study_row(
-    iou_thresholded: float, dice: float, pixel_error: float, rand_error: float
-) -> dict[str, float]:
+def _study_row(iou_thresholded: float, dice: float, pixel_error: float, rand_error: float) -> dict[str, float]:
     return {
         "iou_thresholded": iou_thresholded,
         "dice": dice,

@@ -7,11 +7,12 @@ from torch import nn
 
 from emseg.models.blocks import convolution, crop_to, dropout_layer
 from emseg.models.initialisation import initialise
+from emseg.models.network import Network
 
 _CONVOLUTIONS = (2, 2, 3, 3)
 
 
-class DMCN(nn.Module):
+class DMCN(Network):
     """A four-level encoder whose three deeper levels each predict at full size; a 1 x 1 convolution fuses them.
 
     Maps images (N, 1, Y, X) float32 of any size to logits (N, 1, Y, X) of cell interior.
@@ -51,10 +52,6 @@ class DMCN(nn.Module):
         self.levels, self.branches = nn.ModuleList(levels), nn.ModuleList(branches)
         self.head = nn.Conv2d(6, 1, 1)
         initialise(self, self.head)
-
-    def is_valid_side(self, side: int) -> bool:
-        """Every size goes in."""
-        return side >= 1
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, 1, Y, X) of images (N, 1, Y, X)."""

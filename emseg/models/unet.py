@@ -10,9 +10,10 @@ from torch import nn
 
 from emseg.models.blocks import convolution, crop_to, dropout_layer
 from emseg.models.initialisation import initialise
+from emseg.models.network import Network
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """Encoder and decoder of `depth` levels around a bottom level, joined by skip connections.
 
     Maps images (N, 1, Y, X) float32 to logits (N, 1, Y', X') of cell interior.
@@ -71,24 +72,12 @@ class UNet(nn.Module):
                 ups.append(nn.Sequential(transposed, nn.ReLU()))
             levels.append(level(2 * here, here, rate))
         self.up, self.merge = nn.ModuleList(ups), nn.ModuleList(levels)
-        self.head = nn.Conv2d(
-            base_channels, 1, head_kernel, padding=head_kernel // 2 if padding == "same" else 0
-        )
+        self.head = nn.Conv2d(base_channels, 1, head_kernel, padding=head_kernel // 2 if padding == "same" else 0)
+        self.stride = 2**depth
+        # Two convolutions per level cost 2 pixels a side: at every scale twice, but once at the bottom.
+        lost = sum(2 * 2 * 2**level for level in range(depth)) + 2 * 2**depth + head_kernel // 2
+        self.margin = lost if padding == "valid" else 0
         initialise(self, self.head)
-
-    @property
-    def margin(self) -> int:
-        """Pixels lost on each side of the image: 0 for 'same' padding, 92 for a 'valid' U-Net of depth 4."""
-        if self.padding == "same":
-            return 0
-        # Two convolutions per level cost 2 pixels a side, at every scale twice but once at the bottom.
-        convolutions = sum(2 * 2 * 2**level for level in range(self.depth)) + 2 * 2**self.depth
-        return convolutions + (self.head.kernel_size[0] // 2)
-
-    @property
-    def stride(self) -> int:
-        """A shift of the input by this many pixels shifts the output by as many."""
-        return 2**self.depth
 
     def is_valid_side(self, side: int) -> bool:
         """Whether an input of this side is pooled without a remainder and leaves an output."""

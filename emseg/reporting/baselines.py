@@ -23,9 +23,7 @@ def baseline_rows(data: FoldData, protocol: ProtocolName, digest: str) -> list[d
     """
     smoothing, threshold = fit_threshold(data.images[:_TRAINING_IMAGES], data.labels[:_TRAINING_IMAGES])
     predictions = {
-        "baseline: threshold": np.stack(
-            [_smooth(image, smoothing) > threshold for image in data.test_images]
-        ),
+        "baseline: threshold": np.stack([_smooth(image, smoothing) > threshold for image in data.test_images]),
         "baseline: all interior": np.ones(data.test_labels.shape, bool),
     }
     return [

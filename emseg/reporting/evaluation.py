@@ -42,9 +42,7 @@ def evaluate_record(record: RunRecord, source: Source, augmented: AugmentedSet) 
     """
     facts = record.read()
     if facts["status"] != FINISHED:
-        raise InputError(
-            f"{record.folder}: the run is {facts['status']}, not finished; train it to the end first"
-        )
+        raise InputError(f"{record.folder}: the run is {facts['status']}, not finished; train it to the end first")
     if facts["data_digest"] != source.digest:
         raise InputError(
             f"{record.folder} was trained on {facts['dataset']} with digest {facts['data_digest']}, "
@@ -89,9 +87,7 @@ def evaluate_record(record: RunRecord, source: Source, augmented: AugmentedSet) 
         save_figure(curves_figure(record.name, record.history()), folder / "curves.png")
         for index in np.unique(np.linspace(0, len(per_section) - 1, _PANELS).round().astype(int)):
             section = int(per_section["section"][index])
-            title = f"{record.name}, {facts['dataset']}, section {section}" + (
-                " (leaks)" if scores.leaks else ""
-            )
+            title = f"{record.name}, {facts['dataset']}, section {section}" + (" (leaks)" if scores.leaks else "")
             figure = panel_figure(
                 title,
                 data.test_images[index],
@@ -117,9 +113,7 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """
     if not (folder / "metrics.json").is_file():
         raise InputError(f"{folder} holds no scores; run `emseg evaluate` on the run first")
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8")), pd.read_csv(
-        folder / "scores.csv"
-    )
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8")), pd.read_csv(folder / "scores.csv")
 
 
 def metric_means(metrics: dict[str, Any]) -> dict[str, float]:

@@ -53,9 +53,7 @@ def make_boards(evaluations: list[Path]) -> list[Board]:
         InputError: there are no evaluations.
     """
     if not evaluations:
-        raise InputError(
-            "no evaluated runs here; run `make benchmark`, or `emseg train` and `emseg evaluate`"
-        )
+        raise InputError("no evaluated runs here; run `make benchmark`, or `emseg train` and `emseg evaluate`")
     groups: dict[tuple[str, str, str], dict[str, list[tuple[dict[str, Any], pd.DataFrame]]]] = {}
     for folder in evaluations:
         metrics, table = read_evaluation(folder)
@@ -66,16 +64,13 @@ def make_boards(evaluations: list[Path]) -> list[Board]:
 
 def with_baselines(board: Board, rows: list[dict[str, Any]]) -> Board:
     """The board with baseline rows at its end."""
-    return Board(
-        board.dataset, board.protocol, board.data_digest, board.sections, board.leaks, [*board.rows, *rows]
-    )
+    return Board(board.dataset, board.protocol, board.data_digest, board.sections, board.leaks, [*board.rows, *rows])
 
 
 def study_rows() -> list[dict[str, Any]]:
     """The reference study's table, to set beside a board; its protocol leaks."""
     return [
-        {"model": f"study: {name}", "study": True}
-        | {metric: {"mean": value} for metric, value in study.items()}
+        {"model": f"study: {name}", "study": True} | {metric: {"mean": value} for metric, value in study.items()}
         for name in list_models()
         if (study := catalog_entry(name).study)
     ]

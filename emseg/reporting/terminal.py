@@ -17,9 +17,7 @@ def print_boards(boards: list[Board]) -> None:
         table = Table(title=board.title, title_justify="left")
         cells = as_table(board)
         for column in cells.columns:
-            table.add_column(
-                column.replace("_", " "), justify="left" if column in ("model", "protocol") else "right"
-            )
+            table.add_column(column.replace("_", " "), justify="left" if column in ("model", "protocol") else "right")
         for row in cells.itertuples(index=False):
             table.add_row(*(str(cell).replace(" [", "\n\\[") for cell in row))
         console.print(table)

@@ -41,9 +41,7 @@ def publish_record(client: MlflowClient, record: RunRecord, is_training: bool = 
         epoch = int(row["epoch"])
         if epoch > delivered:
             now = _milliseconds()
-            metrics = [
-                Metric(_metric_name(key), value, now, epoch) for key, value in row.items() if key != "epoch"
-            ]
+            metrics = [Metric(_metric_name(key), value, now, epoch) for key, value in row.items() if key != "epoch"]
             client.log_batch(run_id, metrics=metrics)
     if facts["status"] == FINISHED:
         _log_end_of_training(client, run_id, record, facts)
@@ -55,9 +53,7 @@ def publish_record(client: MlflowClient, record: RunRecord, is_training: bool = 
             client.update_run(run_id, status=status)
         else:
             client.set_terminated(run_id, status)
-    message = (
-        "interrupted; the same command goes on from the last checkpoint" if interrupted else facts["message"]
-    )
+    message = "interrupted; the same command goes on from the last checkpoint" if interrupted else facts["message"]
     if message:
         client.set_tag(run_id, "emseg.message", message)
     return run_id
@@ -163,9 +159,7 @@ def _log_dataset(client: MlflowClient, run_id: str, facts: dict[str, Any]) -> No
     )
     dataset = MetaDataset(source, name=facts["dataset"], digest=facts["data_digest"])
     entity = dataset._to_mlflow_entity()
-    inputs = [
-        DatasetInput(entity, [InputTag("mlflow.data.context", context)]) for context in ("training, testing",)
-    ]
+    inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", context)]) for context in ("training, testing",)]
     client.log_inputs(run_id, datasets=inputs)
 
 
@@ -210,9 +204,7 @@ def _log_evaluation(client: MlflowClient, run_id: str, record: RunRecord) -> Non
 def _note(metrics: dict[str, Any], folder: Path) -> str:
     with (folder / "scores.csv").open(encoding="utf-8") as file:
         sections = ", ".join(row["section"] for row in csv.DictReader(file))
-    leaks = (
-        " **This protocol leaks: an upper bound, not a generalisation figure.**" if metrics["leaks"] else ""
-    )
+    leaks = " **This protocol leaks: an upper bound, not a generalisation figure.**" if metrics["leaks"] else ""
     return (
         f"{metrics['model']} on {metrics['dataset']}, protocol {metrics['protocol']}.{leaks} "
         f"Dice {metrics['dice']['mean']:.4f}, pixel error {metrics['pixel_error']['mean']:.4f} "
@@ -223,11 +215,7 @@ def _note(metrics: dict[str, Any], folder: Path) -> str:
 def _metric_name(column: str) -> str:
     if column == "train_loss":
         return "train/loss"
-    return (
-        f"validation/{column.removeprefix('validation_')}"
-        if column.startswith("validation_")
-        else f"train/{column}"
-    )
+    return f"validation/{column.removeprefix('validation_')}" if column.startswith("validation_") else f"train/{column}"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -86,6 +86,4 @@ def _device_name(device: torch.device) -> str:
         ]
     except OSError:
         models = []
-    return (
-        f"{models[0] if models else platform.processor() or platform.machine()}, {len(models) or '?'} cores"
-    )
+    return f"{models[0] if models else platform.processor() or platform.machine()}, {len(models) or '?'} cores"

@@ -46,13 +46,10 @@ def border_weights(
 def make_loss(name: str, weight_map: WeightMapSettings | None, interior_share: float) -> Loss:
     """The loss of a recipe: `bce`, `weighted_bce` (needs `weight_map` and distances) or `bce_dice`."""
 
-    def weighted_bce(
-        logits: torch.Tensor, labels: torch.Tensor, separation: torch.Tensor | None
-    ) -> torch.Tensor:
-        assert weight_map is not None and separation is not None
-        return binary_cross_entropy(
-            logits, labels, border_weights(labels, separation, weight_map, interior_share)
-        )
+    def weighted_bce(logits: torch.Tensor, labels: torch.Tensor, separation: torch.Tensor | None) -> torch.Tensor:
+        if weight_map is None or separation is None:
+            raise ValueError("weighted_bce needs a weight map's settings and the separation distance")
+        return binary_cross_entropy(logits, labels, border_weights(labels, separation, weight_map, interior_share))
 
     if name == "weighted_bce":
         return weighted_bce

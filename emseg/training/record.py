@@ -23,12 +23,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from emseg.data.normalization import Normalization
 from emseg.errors import InputError
 from emseg.files import atomic_path, write_json, write_text
-from emseg.models import build_model
+from emseg.models import Network, build_model
 
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 
@@ -116,7 +115,7 @@ class RunRecord:
         """Add an epoch's row."""
         self._write_history([*self.history(), row])
 
-    def save_weights(self, network: nn.Module) -> None:
+    def save_weights(self, network: Network) -> None:
         """Write the network's weights as safetensors."""
         with atomic_path(self.weights_file) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, temporary)
@@ -140,7 +139,7 @@ class RunRecord:
         self.update(status=FINISHED, finished=now(), **facts)
         self._checkpoint_file.unlink(missing_ok=True)
 
-    def load_network(self) -> tuple[nn.Module, Normalization]:
+    def load_network(self) -> tuple[Network, Normalization]:
         """The trained network on the CPU, in evaluation mode, and its normalisation.
 
         Raises:
@@ -164,9 +163,7 @@ class RunRecord:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise InputError(
-                    f"another process is training into {self.folder}; wait for it, or stop it"
-                ) from error
+                raise InputError(f"another process is training into {self.folder}; wait for it, or stop it") from error
             yield
 
     def is_interrupted(self) -> bool:
@@ -198,8 +195,7 @@ class RunRecord:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(
-            {key: f"{value:.0f}" if key == "epoch" else f"{value:.6g}" for key, value in row.items()}
-            for row in rows
+            {key: f"{value:.0f}" if key == "epoch" else f"{value:.6g}" for key, value in row.items()} for row in rows
         )
         write_text(self.history_file, text.getvalue())
 

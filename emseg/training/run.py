@@ -133,7 +133,7 @@ def train_model(
         if record.read()["status"] == FINISHED:
             after_epoch(record)
             return record
-        network = network.to(device, memory_format=torch.channels_last)
+        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         separations = data.separations if entry.weight_map else None
         samples = TrainingSamples(data.images, data.labels, separations, network, recipe, device)
         loss = make_loss(entry.loss, entry.weight_map, float(data.labels.mean()))

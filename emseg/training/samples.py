@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from emseg.errors import InputError
 from emseg.inference.tiling import mirror_indices, spread_starts
+from emseg.models.network import Network
 from emseg.settings import RecipeSettings
 
 
@@ -42,14 +42,14 @@ class TrainingSamples:
         images: np.ndarray,
         labels: np.ndarray,
         separations: np.ndarray | None,
-        network: nn.Module,
+        network: Network,
         recipe: RecipeSettings,
         device: torch.device,
     ) -> None:
         self.images = torch.from_numpy(images).to(device)
         self.labels = torch.from_numpy(labels).to(device)
         self.separations = None if separations is None else torch.from_numpy(separations).to(device)
-        self.margin = int(network.margin)
+        self.margin = network.margin
         self.recipe = recipe
         height, width = images.shape[1:]
         self.crop = (recipe.crop, recipe.crop) if recipe.crop else (height, width)
@@ -67,7 +67,7 @@ class TrainingSamples:
         else:
             corners = []
         items = count * max(1, len(corners))
-        samples = []
+        samples: list[Sample] = []
         while len(samples) < self.recipe.images_per_epoch:
             for item in torch.randperm(items, generator=generator).tolist():
                 if corners:
@@ -97,7 +97,7 @@ class TrainingSamples:
         return torch.stack(crops)[:, None]
 
 
-def check_crop(model: str, network: nn.Module, recipe: RecipeSettings, height: int, width: int) -> None:
+def check_crop(model: str, network: Network, recipe: RecipeSettings, height: int, width: int) -> None:
     """Refuse a crop that the network or the sections of (height, width) pixels cannot give.
 
     Raises:
@@ -105,11 +105,9 @@ def check_crop(model: str, network: nn.Module, recipe: RecipeSettings, height: i
     """
     key = f"models.{model}.training.crop"
     crop = (recipe.crop, recipe.crop) if recipe.crop else (height, width)
-    margin = int(network.margin)
+    margin = network.margin
     if crop[0] > height or crop[1] > width:
-        raise InputError(
-            f"{key} is {recipe.crop} but sections are {height} x {width} pixels; make it smaller"
-        )
+        raise InputError(f"{key} is {recipe.crop} but sections are {height} x {width} pixels; make it smaller")
     if min(height, width) <= margin:
         raise InputError(
             f"models.{model}.network: sections of {height} x {width} pixels are smaller than the context of "
@@ -119,8 +117,6 @@ def check_crop(model: str, network: nn.Module, recipe: RecipeSettings, height: i
         if not network.is_valid_side(side + 2 * margin):
             legal = [s for s in range(1, min(height, width) + 1) if network.is_valid_side(s + 2 * margin)]
             nearest = min(legal, key=lambda s: abs(s - side), default=None)
-            raise InputError(
-                f"{key} is {side}, which this 'valid' network cannot put out; the nearest is {nearest}"
-            )
+            raise InputError(f"{key} is {side}, which this 'valid' network cannot put out; the nearest is {nearest}")
     if recipe.symmetries and crop[0] != crop[1]:
         raise InputError(f"models.{model}.training.symmetries needs square crops; set {key}")

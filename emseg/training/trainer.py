@@ -14,6 +14,7 @@ from torch import nn
 
 from emseg.inference import Predictor
 from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_stack
+from emseg.models.network import Network
 from emseg.settings import RecipeSettings
 from emseg.training.losses import Loss
 from emseg.training.progress import Progress
@@ -60,7 +61,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         samples: TrainingSamples,
         loss: Loss,
         validation: tuple[np.ndarray, np.ndarray],
@@ -110,10 +111,7 @@ class Trainer:
         return (
             self.state.epoch >= self.recipe.epochs
             or (stopping is not None and self.state.epochs_without_gain >= stopping.patience)
-            or (
-                self.maximum_steps is not None
-                and self.state.epoch * self.steps_per_epoch >= self.maximum_steps
-            )
+            or (self.maximum_steps is not None and self.state.epoch * self.steps_per_epoch >= self.maximum_steps)
         )
 
     def _epoch(self, progress: Progress) -> None:
@@ -155,9 +153,7 @@ class Trainer:
             self._learning_rate = self.learning_rate(done)
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate
-            losses.append(
-                self._step(samples[step * self.recipe.batch : (step + 1) * self.recipe.batch], done)
-            )
+            losses.append(self._step(samples[step * self.recipe.batch : (step + 1) * self.recipe.batch], done))
             progress.step(losses[-1])
         return float(np.mean(losses))
 
@@ -185,12 +181,10 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         images, labels = self.validation
-        # Test-time augmentation costs eight predictions; it does not change which epoch is best enough to pay.
+        # Without test-time augmentation: which epoch is best is not worth eight predictions.
         probability = np.stack(list(Predictor(self.network).stream(images)))
         if not np.isfinite(probability).all():
-            raise TrainingDiverged(
-                f"the network predicts NaN after epoch {self.state.epoch + 1}; training stopped"
-            )
+            raise TrainingDiverged(f"the network predicts NaN after epoch {self.state.epoch + 1}; training stopped")
         self.state.collapsed = is_collapsed(probability)
         scores = score_stack(probability, labels)
         return {f"validation_{metric}": float(scores[metric].mean()) for metric in _VALIDATION_METRICS}

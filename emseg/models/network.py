@@ -1,0 +1,28 @@
+"""What training and prediction ask of every network."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class Network(nn.Module):
+    """Maps images (N, 1, Y, X) float32 in [0, 1] to logits (N, 1, Y', X') of cell interior.
+
+    Attributes:
+        padding: 'same' (Y' = Y) or 'valid' (Y' = Y - 2 margin).
+        margin: pixels lost on each side; 0 for 'same'.
+        stride: a shift of the input by this many pixels shifts the output by as many.
+    """
+
+    padding: str
+    margin: int
+    stride: int
+
+    def is_valid_side(self, side: int) -> bool:
+        """Whether an input of this side goes in and leaves an output."""
+        return side >= 1
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N, 1, Y', X') of images (N, 1, Y, X)."""
+        raise NotImplementedError

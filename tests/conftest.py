@@ -1,0 +1,98 @@
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from emseg.data.sources import Source, read_source
+from emseg.data.stack import write_stack
+from emseg.data.synthetic import make_synthetic
+from emseg.settings import Settings, load_settings, merge, read_yaml
+
+PROJECT = Path(__file__).parents[1]
+
+# One small, fast benchmark for every test that trains.
+TINY = {
+    "protocol": {"held_out": 2, "validation": 2},
+    "augment": {"count": 12, "separation_limit": 24.0},
+    "training": {"epochs": 3, "images_per_epoch": 8, "batch": 4, "crop": 32, "warmup_epochs": 0.0},
+    "models": {
+        "dmcn": {"network": {"base_channels": 2}},
+        "unet1": {"network": {"base_channels": 2, "depth": 1}, "training": {"crop": 32}},
+        "weighted_unet": {"network": {"base_channels": 2, "depth": 2}},
+        "unet2": {"network": {"base_channels": 2, "depth": 2}},
+    },
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    # Tiny tensors are slower on more threads.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def stack() -> tuple[np.ndarray, np.ndarray]:
+    return make_synthetic(sections=9, side=64, seed=3)
+
+
+@pytest.fixture
+def source_folder(tmp_path, stack) -> Path:
+    folder = tmp_path / "cortex"
+    write_stack(folder / "images.tif", stack[0])
+    write_stack(folder / "labels.tif", stack[1])
+    return folder
+
+
+@pytest.fixture
+def source(source_folder) -> Source:
+    return read_source(source_folder, "cortex")
+
+
+@pytest.fixture
+def tiny_params(tmp_path) -> Path:
+    values = read_yaml(PROJECT / "params.yaml")
+    merge(values, TINY)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def tiny_settings(tiny_params) -> Settings:
+    return load_settings(tiny_params)
+
+
+@pytest.fixture(scope="session")
+def isbi2012() -> Source:
+    folder = os.environ.get("EMSEG_ISBI2012")
+    if not folder:
+        pytest.skip("EMSEG_ISBI2012 does not name the folder of the real stack")
+    return read_source(Path(folder), "isbi2012")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    # Creating the schema takes seconds; every test gets a copy.
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+        patch.chdir(path.parent)
+        from emseg.tracking.store import connect
+
+        connect()
+    return path
+
+
+@pytest.fixture
+def store(tmp_path, empty_store, monkeypatch):
+    """A client of an MLflow store of this test's own; the current folder is the test's."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    from emseg.tracking.store import connect
+
+    return connect()

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emseg.data.augmented import fold_data, make_augmented
+from emseg.data.protocol import divide_augmented, split_sections
+from emseg.data.sources import Source
+from emseg.errors import InputError
+from emseg.settings import AugmentedSetSettings, ProtocolSettings
+
+AUGMENT = AugmentedSetSettings(count=40, seed=0, separation_limit=8.0, elastic_amplitude=3.0, elastic_spacing=8.0)
+
+
+def protocol(name, **changes):
+    values = {"name": name, "held_out": 6, "validation": 4, "blocks": 5, "folds": [0]}
+    return ProtocolSettings(**(values | changes))
+
+
+def is_contiguous(sections):
+    return list(sections) == list(range(sections[0], sections[0] + len(sections)))
+
+
+def test_heldout_on_the_challenge_stack():
+    split = split_sections(protocol("heldout"), 30)
+    assert split.test == (24, 25, 26, 27, 28, 29)
+    assert split.validation == (20, 21, 22, 23)
+    assert split.training == tuple(range(20))
+
+
+@given(st.integers(12, 60), st.integers(2, 6), st.integers(1, 3))
+def test_kfold_tests_every_section_once_in_contiguous_blocks(sections, blocks, validation):
+    settings = protocol("kfold", blocks=blocks, validation=validation)
+    splits = [split_sections(settings, sections, fold) for fold in range(blocks)]
+    assert sorted(z for split in splits for z in split.test) == list(range(sections))
+    for split in splits:
+        assert is_contiguous(split.test)
+        parts = [set(split.training), set(split.validation), set(split.test)]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == sections
+
+
+def test_official_tests_on_the_other_stack():
+    split = split_sections(protocol("official"), 30, test_sections=12)
+    assert split.test == tuple(range(12))
+    assert split.training + split.validation == tuple(range(30))
+    with pytest.raises(InputError, match=r"test-labels\.tif"):
+        split_sections(protocol("official"), 30)
+
+
+def test_paper_divides_augmented_images_and_says_that_it_leaks():
+    split = split_sections(protocol("paper"), 30)
+    assert split.leaks
+    assert split.training == tuple(range(30))
+    training, validation, test = divide_augmented(1000, seed=0)
+    assert [len(training), len(validation), len(test)] == [900, 50, 50]
+    assert sorted(np.concatenate([training, validation, test])) == list(range(1000))
+    assert not split_sections(protocol("heldout"), 30).leaks
+
+
+@pytest.mark.parametrize("name", ["heldout", "kfold"])
+@pytest.mark.parametrize("sections", [1, 3, 5])
+def test_too_few_sections(name, sections):
+    with pytest.raises(InputError, match="too few"):
+        split_sections(protocol(name, validation=5), sections)
+
+
+def marked_source(test_stack=False):
+    """Sections whose every pixel tells their number: warped, jittered or not, it is seen."""
+    sections, side = 15, 24
+    marks = (10 * np.arange(1, sections + 1)).astype(np.uint8)
+    images = np.broadcast_to(marks[:, None, None], (sections, side, side)).copy()
+    labels = np.zeros((sections, side, side), bool)
+    labels[:, :, : side // 2 - 1] = labels[:, :, side // 2 + 1 :] = True
+    empty = images[:0]
+    test_images = np.full((4, side, side), 250, np.uint8)
+    if test_stack:
+        return Source("marked", images, labels, test_images, labels[:4])
+    return Source("marked", images, labels, empty, labels[:0])
+
+
+@pytest.mark.parametrize(
+    ("name", "fold", "test_stack"),
+    [("heldout", 0, False), *(("kfold", fold, False) for fold in range(5)), ("official", 0, True)],
+)
+def test_no_held_out_pixel_warped_or_not_reaches_training(name, fold, test_stack):
+    source = marked_source(test_stack)
+    split = split_sections(protocol(name, held_out=4), 15, fold, len(source.test_labels))
+    augmented = make_augmented(source, split, AUGMENT)
+    data = fold_data(source, split, augmented, seed=0)
+    seen = set(np.unique(data.images).tolist())
+    assert seen <= {10 * (z + 1) for z in split.training}
+    held_out = set(np.unique(data.test_images).tolist()) | set(np.unique(data.validation_images).tolist())
+    assert seen.isdisjoint(held_out)
+    assert set(augmented.sources.tolist()) <= set(split.training)
+
+
+def test_normalisation_of_16_bit_sections_is_measured_on_training_sections_alone():
+    source = marked_source()
+    bright = source.images.astype(np.uint16) * 10
+    bright[-4:] = 60000
+    wide = Source("wide", bright, source.labels, bright[:0], source.labels[:0])
+    split = split_sections(protocol("heldout", held_out=4), 15)
+    normalization = make_augmented(wide, split, AUGMENT).normalization
+    assert normalization.high <= 1100
+
+
+def test_paper_does_leak():
+    """The test above can fail: under `paper` the same sections stand on both sides."""
+    source = marked_source()
+    split = split_sections(protocol("paper"), 15)
+    data = fold_data(source, split, make_augmented(source, split, AUGMENT), seed=0)
+    assert set(np.unique(data.images)) & set(np.unique(data.test_images))
+
+
+@pytest.mark.parametrize("folds", [[5], [0, 0], [-1]])
+def test_folds_that_do_not_exist_are_refused(folds):
+    with pytest.raises(ValueError, match="folds must be different numbers from 0 to 4"):
+        protocol("kfold", folds=folds)

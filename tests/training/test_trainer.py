@@ -1,0 +1,248 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from emseg.data.sources import load_source
+from emseg.errors import InputError
+from emseg.settings import load_settings
+from emseg.training.record import FAILED, FINISHED, RunRecord
+from emseg.training.run import load_or_make_augmented, split_of, train_model
+from emseg.training.trainer import TrainingDiverged
+
+
+def train(settings, source, folder, model="unet2", **options):
+    augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
+    return train_model(model, settings, source, augmented, 0, 0, folder, device=torch.device("cpu"), **options)
+
+
+def weights(record):
+    return load_file(record.weights_file)
+
+
+def same(first, second):
+    return all(torch.equal(first[key], second[key]) for key in first | second)
+
+
+@pytest.mark.parametrize("model", ["dmcn", "unet1", "weighted_unet", "unet2"])
+def test_a_run_leaves_a_complete_record(tmp_path, tiny_settings, source, model):
+    record = train(tiny_settings, source, tmp_path / "run", model)
+    facts = record.read()
+    assert facts["status"] == FINISHED
+    assert facts["data_digest"] == source.digest
+    assert facts["split"]["test"] == [7, 8]
+    assert facts["lineage"]["packages"]["torch"] == torch.__version__
+    assert [row["epoch"] for row in record.history()] == [1, 2, 3]
+    assert all(np.isfinite(list(row.values())).all() for row in record.history())
+    assert sorted(file.name for file in record.folder.iterdir()) == [
+        "history.csv",
+        "record.json",
+        "weights.safetensors",
+    ]
+    network, normalization = record.load_network()
+    assert same(network.state_dict(), weights(record))
+    assert (normalization.low, normalization.high) == (0, 255)
+
+
+def test_same_seed_same_weights_and_another_seed_others(tmp_path, tiny_settings, source):
+    first = train(tiny_settings, source, tmp_path / "first")
+    again = train(tiny_settings, source, tmp_path / "again")
+    assert same(weights(first), weights(again))
+    assert [row["train_loss"] for row in first.history()] == [row["train_loss"] for row in again.history()]
+    augmented = load_or_make_augmented(tiny_settings, source, split_of(tiny_settings, source, 0))
+    other = train_model("unet2", tiny_settings, source, augmented, 0, 1, tmp_path / "other")
+    assert not same(weights(first), weights(other))
+
+
+TRAIN = """
+import sys, torch
+from pathlib import Path
+from emseg.data.sources import load_source
+from emseg.settings import load_settings
+from emseg.training.run import load_or_make_augmented, split_of, train_model
+torch.set_num_threads(1)
+settings = load_settings(sys.argv[1])
+source = load_source("cortex", Path(sys.argv[2]))
+augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
+train_model("weighted_unet", settings, source, augmented, 0, 0, Path(sys.argv[3]))
+"""
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path, tiny_params, source_folder):
+    text = tiny_params.read_text().replace("epochs: 3", "epochs: 12", 1)
+    assert "epochs: 12" in text
+    tiny_params.write_text(text)
+    settings = load_settings(tiny_params)
+    source = load_source("cortex", source_folder.parent)
+    undisturbed = train(settings, source, tmp_path / "undisturbed", "weighted_unet")
+    disturbed = RunRecord(tmp_path / "disturbed")
+    command = [sys.executable, "-c", TRAIN, tiny_params, source_folder.parent, disturbed.folder]
+    random = np.random.default_rng(0)
+    kills = 0
+    for _ in range(12):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=tmp_path)
+        before = len(disturbed.history())
+        while process.poll() is None and len(disturbed.history()) <= before:
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.1))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if disturbed.read()["status"] == FINISHED:
+            break
+        kills += 1
+        assert disturbed.is_interrupted()
+    else:
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL, cwd=tmp_path)
+    assert kills >= 3
+    assert disturbed.read()["status"] == FINISHED
+    assert disturbed.read()["resumed"] >= kills - 1
+    assert same(weights(undisturbed), weights(disturbed))
+    losses = [[row["train_loss"] for row in record.history()] for record in (undisturbed, disturbed)]
+    assert losses[0] == losses[1]
+
+
+def test_changed_settings_begin_anew_and_a_finished_run_is_kept(tmp_path, tiny_settings, source):
+    first = train(tiny_settings, source, tmp_path / "run").read()
+    assert train(tiny_settings, source, tmp_path / "run").read()["id"] == first["id"]
+    other = tiny_settings.model_copy(
+        update={"training": tiny_settings.training.model_copy(update={"learning_rate": 1e-3})}
+    )
+    assert train(other, source, tmp_path / "run").read()["id"] != first["id"]
+
+
+def changed(settings, **training):
+    return settings.model_copy(update={"training": settings.training.model_copy(update=training)})
+
+
+def test_divergence_stops_with_a_sentence_and_keeps_the_last_good_weights(tmp_path, tiny_settings, source):
+    settings = changed(tiny_settings, epochs=40)
+    kept = {}
+
+    def sabotage(record):
+        if len(record.history()) == 2:
+            kept.update(weights(record))
+            poisoned.append(True)
+
+    poisoned = []
+    augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
+    import emseg.training.run as run
+
+    honest = run.make_loss
+
+    def make_loss(*arguments):
+        loss = honest(*arguments)
+        return lambda logits, *rest: loss(logits, *rest) * (float("nan") if poisoned else 1.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "make_loss", make_loss)
+        with pytest.raises(TrainingDiverged, match=r"loss nan.*checkpoint of epoch 2 is kept"):
+            train_model("unet2", settings, source, augmented, 0, 0, tmp_path / "run", after_epoch=sabotage)
+    record = RunRecord(tmp_path / "run")
+    assert record.read()["status"] == FAILED
+    assert "loss nan" in record.read()["message"]
+    assert same(weights(record), kept)
+
+
+def test_early_stopping_counts_epochs_without_gain(tmp_path, tiny_settings, source):
+    stopping = type(tiny_settings.training).model_fields["early_stopping"].annotation.__args__[0]
+    settings = changed(
+        tiny_settings,
+        epochs=50,
+        learning_rate=1e-12,
+        early_stopping=stopping(metric="pixel_error", patience=2),
+        schedule="constant",
+    )
+    # At a vanishing learning rate the score cannot improve after the first epoch but by batch statistics.
+    record = train(settings, source, tmp_path / "run", "dmcn")
+    history = record.history()
+    errors = [row["validation_pixel_error"] for row in history]
+    assert len(history) < 50
+    assert min(errors[:-2]) <= min(errors[-2:])
+
+
+def test_gradient_accumulation_equals_the_whole_batch(tmp_path, tiny_settings, source):
+    # Without batch normalisation and dropout the two differ by rounding alone.
+    def run(micro_batch, folder):
+        settings = changed(tiny_settings, micro_batch=micro_batch, epochs=1, optimizer="adam", learning_rate=1e-3)
+        entry = settings.models["dmcn"]
+        network = entry.network.model_copy(update={"normalization": "none"})
+        models = settings.models | {"dmcn": entry.model_copy(update={"network": network})}
+        return weights(train(settings.model_copy(update={"models": models}), source, tmp_path / folder, "dmcn"))
+
+    whole, parts = run(None, "whole"), run(2, "parts")
+    for key, value in whole.items():
+        torch.testing.assert_close(value, parts[key], rtol=1e-3, atol=2e-4)
+
+
+def test_two_processes_cannot_train_into_one_record(tmp_path, tiny_settings, source):
+    record = RunRecord(tmp_path / "run")
+    with record.lock(), pytest.raises(InputError, match="another process is training"):
+        train(tiny_settings, source, record.folder)
+
+
+def test_schedule_and_warm_up(tmp_path, tiny_settings, source):
+    settings = changed(tiny_settings, epochs=8, warmup_epochs=1.0, images_per_epoch=16, schedule="cosine")
+    rates = [row["learning_rate"] for row in train(settings, source, tmp_path / "run", "dmcn").history()]
+    peak = settings.training.learning_rate
+    assert rates[0] < peak
+    assert max(rates) <= peak
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates[-1] < 0.1 * peak
+
+
+def test_a_constant_prediction_is_flagged(tmp_path, tiny_settings, source):
+    settings = changed(tiny_settings, epochs=1, learning_rate=1e-12, optimizer="adam")
+    import emseg.training.run as run
+
+    def dead(name, **overrides):
+        network = build(name, **overrides)
+        torch.nn.init.zeros_(network.head.weight)
+        return network
+
+    build = run.build_model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "build_model", dead)
+        record = train(settings, source, tmp_path / "run", "unet2")
+    assert record.read()["collapsed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"crop": 65}, r"models.unet2.training.crop is 65 but sections are 64 x 64"),
+        ({"crop": 40}, None),
+    ],
+)
+def test_crops_are_checked_before_any_work(tmp_path, tiny_settings, source, change, message):
+    settings = changed(tiny_settings, **change)
+    if message is None:
+        train(settings, source, tmp_path / "run")
+        return
+    with pytest.raises(InputError, match=message):
+        train(settings, source, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_valid_network_on_sections_smaller_than_its_context(tmp_path, tiny_settings, source):
+    entry = tiny_settings.models["unet1"]
+    deep = entry.model_copy(update={"network": entry.network.model_copy(update={"depth": 4})})
+    settings = tiny_settings.model_copy(update={"models": tiny_settings.models | {"unet1": deep}})
+    with pytest.raises(InputError, match=r"models.unet1.network: sections of 64 x 64 .* context of 92"):
+        train(settings, source, tmp_path / "run", "unet1")
+
+
+def test_nothing_heavy_is_imported_to_train():
+    code = (
+        "import sys, emseg.training.run, emseg.inference, emseg.metrics;"
+        "print([m for m in ('mlflow', 'optuna', 'dvc') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.strip() == "[]"
