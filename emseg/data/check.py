@@ -15,7 +15,7 @@ from emseg.errors import InputError
 _FITTING_CONTRAST = -0.6
 _INVERTED_CONTRAST = 0.25
 # A label reaches at least this share of its best contrast on its own image.
-_OWN_SHARE = 0.75
+_OWN_SHARE = 0.65
 _NEIGHBOURS = 5
 
 
