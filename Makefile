@@ -1,5 +1,7 @@
 # make benchmark [DATA=synthetic] [PROFILE=default]   train, score, track and rank the models
-# make test | ui | lint | format                      
+# make report [DATA=...] [PROFILE=...]                write the results of a benchmark to reports/
+# make ui                                             the MLflow UI on the local store
+# make test | lint | format | speed                   for developers
 
 DATA ?= synthetic
 PROFILE ?= $(if $(filter synthetic,$(DATA)),default,quick)
@@ -9,12 +11,12 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: benchmark test ui lint format environment
+.PHONY: benchmark report test ui lint format speed environment
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@head -2 Makefile | sed 's/^# //'
+	@head -4 Makefile | sed 's/^# //'
 
 # Made again when what it is made of changes; otherwise free.
 .venv/installed: pyproject.toml constraints.txt
@@ -35,6 +37,15 @@ endif
 else
 	cd "$$(python -m pipelines.workspace $(DATA) $(PROFILE))" && dvc repro && emseg leaderboard runs/benchmark
 endif
+
+report: environment
+	python -m pipelines.report $(DATA) $(PROFILE)
+
+speed: environment
+	python -m benchmarks.separation
+	python -m benchmarks.augmentation
+	python -m benchmarks.training
+	python -m benchmarks.prediction
 
 test: environment
 	python -m pytest

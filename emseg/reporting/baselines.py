@@ -23,7 +23,7 @@ def baseline_rows(data: FoldData, protocol: ProtocolName, digest: str) -> list[d
     """
     smoothing, threshold = fit_threshold(data.images[:_TRAINING_IMAGES], data.labels[:_TRAINING_IMAGES])
     predictions = {
-        "baseline: threshold": np.stack([_smooth(image, smoothing) > threshold for image in data.test_images]),
+        "baseline: threshold": threshold_prediction(data.test_images, smoothing, threshold),
         "baseline: all interior": np.ones(data.test_labels.shape, bool),
     }
     return [
@@ -42,6 +42,11 @@ def fit_threshold(images: np.ndarray, labels: np.ndarray) -> tuple[float, float]
             error = float(np.mean((smooth > threshold) != labels))
             best = min(best, (error, sigma, float(threshold)))
     return best[1], best[2]
+
+
+def threshold_prediction(images: np.ndarray, smoothing: float, threshold: float) -> np.ndarray:
+    """Interior, bool (Z, Y, X): smoothed grey levels of uint8 images above a threshold."""
+    return np.stack([_smooth(image, smoothing) > threshold for image in images])
 
 
 def _smooth(image: np.ndarray, sigma: float) -> np.ndarray:

@@ -45,6 +45,14 @@ def panel_figure(
     return figure
 
 
+def sections_figure(pictures: dict[str, np.ndarray]) -> Figure:
+    """Sections (Y, X) of grey levels 0 to 255 side by side, each under its title."""
+    figure = Figure(figsize=(3.2 * len(pictures), 3.5), layout="constrained")
+    for axis, (title, picture) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
+        _show(axis, picture, title, vmin=0, vmax=255)
+    return figure
+
+
 def error_overlay(image: np.ndarray, label: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """RGB float (Y, X, 3): the image, faint, with missed membrane red and false membrane blue."""
     overlay = np.repeat(0.5 + image[..., None].astype(np.float32) / 510, 3, axis=-1)

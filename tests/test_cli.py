@@ -1,0 +1,148 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from emseg.cli import main
+from emseg.data.stack import write_stack
+
+
+@pytest.fixture
+def emseg(monkeypatch, capsys):
+    """Run the command in this process; returns exit code, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["emseg", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def project(tmp_path, store, tiny_params, source_folder):
+    """A folder with params.yaml and the source `cortex` in place."""
+    shutil.copytree(source_folder, tmp_path / "data" / "sources" / "cortex")
+    tiny_params.write_text(tiny_params.read_text().replace("source: synthetic", "source: cortex"))
+    return tmp_path
+
+
+def test_help_is_the_manual_and_imports_nothing_heavy():
+    code = (
+        "import sys; from emseg.cli import app; from typer.testing import CliRunner;"
+        "print(CliRunner().invoke(app, ['train', '--help']).output);"
+        "print([m for m in ('torch', 'mlflow', 'pandas', 'scipy', 'skimage', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "emseg train unet2" in done.stdout
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_train_evaluate_leaderboard_publish(project, emseg):
+    code, out, _ = emseg("train", "unet2", "--set", "training.epochs=2")
+    assert code == 0
+    assert "emseg evaluate runs/single/unet2-fold0-seed0" in out
+    code, out, _ = emseg("evaluate", "runs/single/unet2-fold0-seed0", "--json")
+    assert code == 0
+    scores = json.loads(out)
+    assert scores["protocol"] == "heldout"
+    code, out, _ = emseg("leaderboard", "--csv", "board.csv", "--markdown", "board.md", "--json")
+    assert code == 0
+    (row, *study) = json.loads(out)
+    assert row["dice"] == pytest.approx(scores["dice"]["mean"], abs=1e-9)
+    assert [entry["model"] for entry in study] == [f"study: {m}" for m in ("dmcn", "unet1", "weighted_unet", "unet2")]
+    assert "unet2" in (project / "board.csv").read_text()
+    assert "| unet2 | heldout |" in (project / "board.md").read_text()
+    first, again = emseg("publish", "--json")[1], emseg("publish", "--json")[1]
+    assert json.loads(first)["runs"] == json.loads(again)["runs"]
+
+
+def test_train_again_goes_on_or_keeps(project, emseg):
+    assert emseg("train", "dmcn")[0] == 0
+    record = (project / "runs/single/dmcn-fold0-seed0/training/record.json").read_text()
+    assert emseg("train", "dmcn")[0] == 0
+    assert (project / "runs/single/dmcn-fold0-seed0/training/record.json").read_text() == record
+
+
+def test_data_check_reports_and_refuses(tmp_path, stack, emseg):
+    write_stack(tmp_path / "good" / "images.tif", stack[0])
+    write_stack(tmp_path / "good" / "labels.tif", stack[1])
+    code, out, _ = emseg("data", "check", tmp_path / "good")
+    assert code == 0
+    for fact in ("9 sections of 64 x 64 pixels, uint8", "values 0, 255", "cell interior", "median", "contrast"):
+        assert fact in out
+    write_stack(tmp_path / "bad" / "images.tif", stack[0])
+    write_stack(tmp_path / "bad" / "labels.tif", 255 - stack[1])
+    code, out, err = emseg("data", "check", tmp_path / "bad", "--json")
+    assert code == 2
+    assert "inverted" in err
+    assert "inverted" in json.loads(out)["problems"][0]
+
+
+BAD = {
+    "unknown model": (["train", "unet9"], "no model unet9"),
+    "unknown key": (["train", "unet2", "--set", "training.epoch=1"], "training.epoch is not a setting"),
+    "wrong type": (["train", "unet2", "--set", "training.epochs=soon"], "training.epochs"),
+    "too few sections": (["train", "unet2", "--set", "protocol.held_out=9"], "too few"),
+    "no such fold": (["train", "unet2", "--fold", "7", "--set", "protocol.name=kfold"], "fold 7 does not exist"),
+    "unknown source": (["train", "unet2", "--set", "data.source=nobody"], "no source named nobody"),
+    "no settings": (["train", "unet2", "--settings", "none.yaml"], "none.yaml does not exist"),
+    "no test labels": (["train", "unet2", "--set", "protocol.name=official"], "test-labels.tif"),
+    "no record": (["evaluate", "nowhere"], "nowhere holds no run record"),
+    "no runs": (["leaderboard"], "no evaluated runs"),
+    "nothing to publish": (["publish"], "no run records"),
+    "no folder": (["data", "check", "nowhere"], "nowhere is not a folder"),
+    "no origin": (["data", "add", "mine"], "--from FOLDER"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_exit_code_2_and_nothing_written(project, emseg, case):
+    arguments, message = BAD[case]
+    before = sorted(project.rglob("*"))
+    code, out, err = emseg(*arguments)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not out
+    assert sorted(project.rglob("*")) == before
+
+
+def test_unreachable_store_is_one_sentence(project, emseg, monkeypatch):
+    assert emseg("train", "dmcn", "--set", "training.epochs=1")[0] == 0
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    code, _, err = emseg("publish")
+    assert code == 1
+    assert "cannot be reached" in err
+    assert "Traceback" not in err
+
+
+def test_evaluating_on_other_data_is_refused(project, emseg, stack):
+    assert emseg("train", "dmcn", "--set", "training.epochs=1")[0] == 0
+    images = stack[0].copy()
+    images[0, 0, 0] ^= 1
+    write_stack(project / "data/sources/cortex/images.tif", images)
+    code, _, err = emseg("evaluate", "runs/single/dmcn-fold0-seed0")
+    assert code == 2
+    assert "digest" in err
+
+
+def test_prediction_of_a_record_beats_the_majority(project, emseg):
+    assert emseg("train", "unet2", "--set", "training.epochs=6", "--set", "training.images_per_epoch=64")[0] == 0
+    code, out, _ = emseg("evaluate", "runs/single/unet2-fold0-seed0", "--json")
+    assert code == 0
+    scores = json.loads(out)
+    assert not scores["collapsed"]
+    from emseg.data.sources import load_source
+
+    majority = np.mean(~load_source("cortex").labels[-2:])
+    assert scores["pixel_error"]["mean"] < majority

@@ -1,0 +1,165 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from emseg.data.stack import write_stack
+from emseg.reporting.evaluation import evaluate_record, read_evaluation
+from emseg.tracking.publish import EVALUATION_TAG, RECORD_TAG, live_mirror, publish_record
+from emseg.training.record import RunRecord
+from emseg.training.run import load_or_make_augmented, split_of, train_model
+from emseg.training.trainer import TrainingDiverged
+
+
+@pytest.fixture
+def trained(tmp_path, tiny_settings, source):
+    augmented = load_or_make_augmented(tiny_settings, source, split_of(tiny_settings, source, 0))
+
+    def train(model="weighted_unet", seed=0, **options):
+        folder = tmp_path / "runs" / f"{model}-{seed}" / "training"
+        return train_model(
+            model, tiny_settings, source, augmented, 0, seed, folder, device=torch.device("cpu"), **options
+        )
+
+    train.augmented = augmented
+    return train
+
+
+def all_runs(client):
+    return client.search_runs([e.experiment_id for e in client.search_experiments()])
+
+
+def steps(client, run_id, metric):
+    return [entry.step for entry in client.get_metric_history(run_id, metric)]
+
+
+def test_a_run_is_live_while_it_trains(trained, store):
+    seen = []
+    with live_mirror() as mirror:
+
+        def watch(record):
+            mirror(record)
+            (run,) = all_runs(store)
+            seen.append((run.info.status, len(steps(store, run.info.run_id, "train/loss"))))
+
+        trained(after_epoch=watch)
+    assert seen == [("RUNNING", 0), ("RUNNING", 1), ("RUNNING", 2), ("RUNNING", 3), ("FINISHED", 3)]
+
+
+def test_everything_of_a_run_arrives_once(trained, source, store):
+    record = trained()
+    evaluate_record(record, source, trained.augmented)
+    run_id = publish_record(store, record)
+    assert publish_record(store, record) == run_id
+    (run,) = all_runs(store)
+    facts = record.read()
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "weighted_unet-fold0-seed0"
+    assert store.get_experiment(run.info.experiment_id).name == "cortex-heldout"
+    assert steps(store, run_id, "train/loss") == [1, 2, 3]
+    assert steps(store, run_id, "validation/dice") == [1, 2, 3]
+    assert len(steps(store, run_id, "dice")) == 1
+
+    metrics, table = read_evaluation(record.folder.parent / "evaluation")
+    for name in ("iou", "iou_thresholded", "dice", "pixel_error", "rand_error"):
+        assert run.data.metrics[name] == pytest.approx(metrics[name]["mean"])
+        assert run.data.metrics[name] == pytest.approx(table[name].mean(), abs=1e-6)
+    assert run.data.params["weight_map.sigma"] == "5.0"
+    assert run.data.params["training.learning_rate"] == "0.004"
+    tags = run.data.tags
+    assert tags[RECORD_TAG] == facts["id"]
+    assert tags["data.digest"] == source.digest
+    assert (tags["protocol"], tags["leaks"], tags["model"]) == ("heldout", "false", "weighted_unet")
+    assert {"git.dirty", "code.digest", "collapsed", EVALUATION_TAG} <= set(tags)
+
+    (dataset,) = {(entry.dataset.name, entry.dataset.digest) for entry in run.inputs.dataset_inputs}
+    assert dataset == ("cortex", source.digest)
+    artifacts = {file.path for file in store.list_artifacts(run_id)}
+    assert {"record", "panels", "scores.csv", "scores.json", "curves.png", "images"} <= artifacts
+    assert len(store.list_artifacts(run_id, "panels")) == 2
+    weights = {file.path for file in store.list_artifacts(run_id, "record")}
+    assert "record/weights.safetensors" in weights
+
+
+def test_a_record_made_without_a_store_is_delivered_later(trained, store, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with live_mirror() as mirror:
+        record = trained(after_epoch=mirror)
+    message = capsys.readouterr().err
+    assert message.count("training goes on") == 1
+    assert "emseg publish" in message
+    assert record.read()["status"] == "finished"
+    assert not all_runs(store)
+    publish_record(store, record)
+    (run,) = all_runs(store)
+    assert steps(store, run.info.run_id, "train/loss") == [1, 2, 3]
+
+
+def test_killed_training_reads_as_failed_and_goes_on_as_the_same_run(trained, store):
+    class Killed(BaseException):
+        pass
+
+    def kill(record):
+        if len(record.history()) == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        trained(after_epoch=kill)
+    folder = next(Path("runs").glob("*/training"))
+    publish_record(store, RunRecord(folder))
+    (run,) = all_runs(store)
+    assert run.info.status == "FAILED"
+    assert "interrupted" in run.data.tags["emseg.message"]
+    with live_mirror() as mirror:
+        trained(after_epoch=mirror)
+    (run,) = all_runs(store)
+    assert run.info.status == "FINISHED"
+    assert steps(store, run.info.run_id, "train/loss") == [1, 2, 3]
+
+
+def test_divergence_reads_as_failed_with_its_reason(trained, store, monkeypatch):
+    import emseg.training.run as run_module
+
+    monkeypatch.setattr(run_module, "make_loss", lambda *_: lambda logits, *rest: logits.mean() * float("nan"))
+    with pytest.raises(TrainingDiverged), live_mirror() as mirror:
+        trained(after_epoch=mirror)
+    (run,) = all_runs(store)
+    assert run.info.status == "FAILED"
+    assert "not finite" in run.data.tags["emseg.message"] or "nan" in run.data.tags["emseg.message"]
+
+
+def test_every_byte_of_the_data_is_in_the_digest(tmp_path, source, stack):
+    from emseg.data.sources import read_source
+
+    images = stack[0].copy()
+    images[-1, -1, -1] ^= 1
+    write_stack(tmp_path / "other" / "images.tif", images)
+    write_stack(tmp_path / "other" / "labels.tif", stack[1])
+    assert read_source(tmp_path / "other", "cortex").digest != source.digest
+
+
+def test_workers_that_start_together_on_no_store_all_succeed(tmp_path):
+    code = "from emseg.tracking.store import connect; connect().search_experiments()"
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'new.db'}"}
+    workers = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=tmp_path, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    for worker in workers:
+        _, error = worker.communicate(timeout=180)
+        assert worker.returncode == 0, error.decode()
+
+
+def test_panels_show_the_section(trained, source):
+    from skimage.io import imread
+
+    record = trained("unet2")
+    metrics = evaluate_record(record, source, trained.augmented)
+    assert metrics["sections"] == 2
+    panels = sorted((record.folder.parent / "evaluation" / "panels").glob("*.png"))
+    assert [panel.name for panel in panels] == ["section-007.png", "section-008.png"]
+    assert np.std(imread(panels[0])) > 10
