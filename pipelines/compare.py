@@ -1,18 +1,13 @@
 """Stage compare: the leaderboard of this benchmark, with baselines, as CSV, Markdown and figures."""
 
-from emseg.data.augmented import fold_data
 from emseg.files import write_text
-from emseg.reporting.baselines import baseline_rows
 from emseg.reporting.evaluation import evaluation_folder
 from emseg.reporting.figures import comparison_figure, learning_curves_figure, save_figure
-from emseg.reporting.leaderboard import as_markdown, as_numbers, make_boards, with_baselines
-from emseg.training.run import split_of
+from emseg.reporting.leaderboard import as_markdown, as_numbers, make_boards
 from pipelines.stage import (
     RESULTS,
-    augmented_set,
     benchmark_records,
     current_settings,
-    prepared_source,
     run_stage,
 )
 
@@ -20,12 +15,8 @@ from pipelines.stage import (
 def main() -> None:
     """Write results/leaderboard.csv, leaderboard.md, comparison.png and curves.png."""
     settings = current_settings()
-    source = prepared_source(settings)
     records = benchmark_records(settings)
     (board,) = make_boards([evaluation_folder(record) for record in records])
-    fold = settings.protocol.folds[0]
-    data = fold_data(source, split_of(settings, source, fold), augmented_set(settings, source, fold), settings.seeds[0])
-    board = with_baselines(board, baseline_rows(data, settings.protocol.name, source.digest))
     write_text(RESULTS / "leaderboard.csv", as_numbers([board]).to_csv(index=False, float_format="%.6f"))
     write_text(RESULTS / "leaderboard.md", as_markdown([board]))
     figure = comparison_figure(board.title, board.rows, ["dice", "pixel_error", "iou"])

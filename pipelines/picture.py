@@ -24,7 +24,7 @@ def main() -> None:
     settings = current_settings()
     source = prepared_source(settings)
     data = fold_data(source, split_of(settings, source, 0), augmented_set(settings, source, 0), settings.seeds[0])
-    smoothing, level = fit_threshold(data.images[:60], data.labels[:60])
+    smoothing, level = fit_threshold(data.validation_images, data.validation_labels)
     plain = threshold_prediction(data.test_images, smoothing, level)
     network, _ = RunRecord.open(run_folder(MODEL, 0, settings.seeds[0])).load_network()
     probability = predict(network, data.test_images)

@@ -57,7 +57,9 @@ def test_train_evaluate_leaderboard_publish(project, emseg):
     assert scores["protocol"] == "heldout"
     code, out, _ = emseg("leaderboard", "--csv", "board.csv", "--markdown", "board.md", "--json")
     assert code == 0
-    (row, *study) = json.loads(out)
+    rows = json.loads(out)
+    row, study = rows[0], [entry for entry in rows if entry["model"].startswith("study")]
+    assert {"baseline: threshold", "baseline: all interior"} <= {entry["model"] for entry in rows}
     assert row["dice"] == pytest.approx(scores["dice"]["mean"], abs=1e-9)
     assert [entry["model"] for entry in study] == [f"study: {m}" for m in ("dmcn", "unet1", "weighted_unet", "unet2")]
     assert "unet2" in (project / "board.csv").read_text()

@@ -30,7 +30,6 @@ def changed(tmp_path, changes):
         ({"models": {"unet2": {"network": {"width": 3}}}}, "models.unet2.network.width is not a setting"),
         ({"models": {"unet2": {"training": {"epoch": 3}}}}, "models.unet2.training.epoch is not a setting"),
         ({"models": {"unet2": {"loss": "weighted_bce"}}}, "weight_map goes with loss weighted_bce"),
-        ({"models": {"weighted_unet": {"weight_map": {"w0": 3.0, "sigma": 5.0}}}}, "must be the shared one"),
         ({"weight_map": {"sigma": 0.0}}, "weight_map.sigma"),
         ({"benchmark": ["unet9"]}, "benchmark names unet9"),
         ({"protocol": {"folds": [1]}}, "folds must be different numbers from 0 to 0 under protocol heldout"),
@@ -41,12 +40,20 @@ def test_bad_settings_are_refused_by_key(tmp_path, changes, message):
         load_settings(changed(tmp_path, changes))
 
 
+def test_the_weight_map_stands_in_one_place(tmp_path):
+    text = (PROJECT / "params.yaml").read_text()
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace("weight_map: *weight_map", "weight_map: {w0: 3.0, sigma: 5.0}"))
+    with pytest.raises(InputError, match="must be the shared one"):
+        load_settings(path)
+
+
 def test_missing_key_and_missing_file(tmp_path):
     values = read_yaml(PROJECT / "params.yaml")
     del values["training"]["epochs"]
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(values))
-    with pytest.raises(InputError, match="training.epochs is missing"):
+    with pytest.raises(InputError, match=r"training\.epochs is missing"):
         load_settings(path)
     with pytest.raises(InputError, match="does not exist"):
         load_settings(tmp_path / "none.yaml")

@@ -2,52 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import pandas as pd
 from scipy import ndimage
 
 from emseg.data.augmented import FoldData
-from emseg.metrics.scoring import Scores, score_stack
-from emseg.settings import ProtocolName
+from emseg.metrics.scoring import score_stack
 
+THRESHOLD_BASELINE = "baseline: threshold"
+MAJORITY_BASELINE = "baseline: all interior"
 _SMOOTHINGS = (0.0, 1.0, 2.0)
-_TRAINING_IMAGES = 60
 
 
-def baseline_rows(data: FoldData, protocol: ProtocolName, digest: str) -> list[dict[str, Any]]:
-    """Scores of a grey-level threshold and of the majority class on the test sections of a fold.
+def score_baselines(data: FoldData) -> pd.DataFrame:
+    """Scores per test section of a grey-level threshold and of the majority class.
 
     The threshold baseline smooths the image with a Gaussian and thresholds it; both numbers are chosen for the
-    least pixel error on training images. Each row is {model, parameters, metric: {mean, low, high}}.
+    least pixel error on the validation sections.
+
+    Returns:
+        A row per baseline and section, columns as `score_stack` gives them and `model`.
     """
-    smoothing, threshold = fit_threshold(data.images[:_TRAINING_IMAGES], data.labels[:_TRAINING_IMAGES])
+    smoothing, level = fit_threshold(data.validation_images, data.validation_labels)
     predictions = {
-        "baseline: threshold": threshold_prediction(data.test_images, smoothing, threshold),
-        "baseline: all interior": np.ones(data.test_labels.shape, bool),
+        THRESHOLD_BASELINE: threshold_prediction(data.test_images, smoothing, level),
+        MAJORITY_BASELINE: np.ones(data.test_labels.shape, bool),
     }
-    return [
-        {"model": name, "parameters": 2 if "threshold" in name else 0}
-        | Scores(protocol, digest, score_stack(predicted, data.test_labels)).summary()
-        for name, predicted in predictions.items()
-    ]
+    tables = []
+    for model, predicted in predictions.items():
+        table = score_stack(predicted, data.test_labels)
+        table["section"] = data.test_sections
+        tables.append(table.assign(model=model))
+    return pd.concat(tables, ignore_index=True)
 
 
-def fit_threshold(images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Gaussian sigma (pixels) and grey level with the least pixel error on images uint8 and labels bool (N, Y, X)."""
-    best = (1.0, 0.0, 0.0)
+def fit_threshold(images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
+    """Gaussian sigma (pixels) and grey level with the least pixel error on images uint8 and labels bool (Z, Y, X)."""
+    best = (2.0, 0.0, 0)
     for sigma in _SMOOTHINGS:
-        smooth = np.stack([_smooth(image, sigma) for image in images])
-        for threshold in np.arange(20, 236, 3):
-            error = float(np.mean((smooth > threshold) != labels))
-            best = min(best, (error, sigma, float(threshold)))
+        smooth = _smooth(images, sigma)
+        interior, membrane = (np.bincount(smooth[labels == kind], minlength=256) for kind in (True, False))
+        # Error of "grey level > t is interior": interior at or below t, and membrane above it.
+        errors = (np.cumsum(interior) + membrane.sum() - np.cumsum(membrane)) / labels.size
+        best = min(best, (float(errors.min()), sigma, int(errors.argmin())))
     return best[1], best[2]
 
 
-def threshold_prediction(images: np.ndarray, smoothing: float, threshold: float) -> np.ndarray:
-    """Interior, bool (Z, Y, X): smoothed grey levels of uint8 images above a threshold."""
-    return np.stack([_smooth(image, smoothing) > threshold for image in images])
+def threshold_prediction(images: np.ndarray, smoothing: float, level: int) -> np.ndarray:
+    """Interior, bool (Z, Y, X): smoothed grey levels of uint8 images above a level."""
+    return _smooth(images, smoothing) > level
 
 
-def _smooth(image: np.ndarray, sigma: float) -> np.ndarray:
-    return ndimage.gaussian_filter(image.astype(np.float32), sigma)
+def _smooth(images: np.ndarray, sigma: float) -> np.ndarray:
+    return np.rint(ndimage.gaussian_filter(images.astype(np.float32), (0, sigma, sigma))).astype(np.uint8)

@@ -1,6 +1,7 @@
 """Score a trained run on its test sections and write what a reader wants to see of it.
 
 scores.csv      a row per test section
+baselines.csv   the same for a grey-level threshold and the majority class
 metrics.json    means with 95 % bootstrap intervals, protocol, digest, cost
 panels/         image, label, probability, error (and weight map) of each test section
 curves.png      training curves
@@ -23,6 +24,7 @@ from emseg.errors import InputError
 from emseg.files import atomic_folder, write_json
 from emseg.inference import predict
 from emseg.metrics.scoring import SECTION_METRICS, Scores, is_collapsed, score_stack
+from emseg.reporting.baselines import score_baselines
 from emseg.reporting.figures import curves_figure, panel_figure, save_figure
 from emseg.settings import ProtocolSettings, WeightMapSettings
 from emseg.training.record import FINISHED, RunRecord
@@ -84,6 +86,8 @@ def evaluate_record(record: RunRecord, source: Source, augmented: AugmentedSet) 
     with atomic_folder(evaluation_folder(record)) as folder:
         per_section.to_csv(folder / "scores.csv", index=False, float_format="%.6f", lineterminator="\n")
         write_json(folder / "metrics.json", metrics)
+        baselines = score_baselines(data)
+        baselines.to_csv(folder / "baselines.csv", index=False, float_format="%.6f", lineterminator="\n")
         save_figure(curves_figure(record.name, record.history()), folder / "curves.png")
         for index in np.unique(np.linspace(0, len(per_section) - 1, _PANELS).round().astype(int)):
             section = int(per_section["section"][index])
@@ -105,15 +109,16 @@ def evaluation_folder(record: RunRecord) -> Path:
     return record.folder.parent / "evaluation"
 
 
-def read_evaluation(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """metrics.json and scores.csv of an `evaluation` folder.
+def read_evaluation(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
+    """metrics.json, scores.csv and baselines.csv of an `evaluation` folder.
 
     Raises:
         InputError: the run was not evaluated.
     """
     if not (folder / "metrics.json").is_file():
         raise InputError(f"{folder} holds no scores; run `emseg evaluate` on the run first")
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8")), pd.read_csv(folder / "scores.csv")
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return metrics, pd.read_csv(folder / "scores.csv"), pd.read_csv(folder / "baselines.csv")
 
 
 def metric_means(metrics: dict[str, Any]) -> dict[str, float]:

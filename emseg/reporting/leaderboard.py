@@ -13,13 +13,14 @@ from emseg.errors import InputError
 from emseg.metrics.scoring import SECTION_METRICS, Scores
 from emseg.models import catalog_entry, list_models
 from emseg.reporting.evaluation import read_evaluation
+from emseg.settings import LEAKING_PROTOCOLS
 
 STUDY_PROTOCOL = "paper"
 
 
 @dataclass(frozen=True)
 class Board:
-    """One table: models scored on the same data under the same protocol, best Dice first.
+    """One table: models scored on the same data under the same protocol, best Dice first, then baselines.
 
     `rows` are {model, runs, parameters, seconds_per_epoch, collapsed, metric: {mean, low, high}}.
     """
@@ -54,17 +55,11 @@ def make_boards(evaluations: list[Path]) -> list[Board]:
     """
     if not evaluations:
         raise InputError("no evaluated runs here; run `make benchmark`, or `emseg train` and `emseg evaluate`")
-    groups: dict[tuple[str, str, str], dict[str, list[tuple[dict[str, Any], pd.DataFrame]]]] = {}
+    groups: dict[tuple[str, str, str], list[Path]] = {}
     for folder in evaluations:
-        metrics, table = read_evaluation(folder)
-        key = (metrics["dataset"], metrics["protocol"], metrics["data_digest"])
-        groups.setdefault(key, {}).setdefault(metrics["model"], []).append((metrics, table))
-    return [_board(*key, models) for key, models in sorted(groups.items())]
-
-
-def with_baselines(board: Board, rows: list[dict[str, Any]]) -> Board:
-    """The board with baseline rows at its end."""
-    return Board(board.dataset, board.protocol, board.data_digest, board.sections, board.leaks, [*board.rows, *rows])
+        metrics, _, _ = read_evaluation(folder)
+        groups.setdefault((metrics["dataset"], metrics["protocol"], metrics["data_digest"]), []).append(folder)
+    return [_board(*key, folders) for key, folders in sorted(groups.items())]
 
 
 def study_rows() -> list[dict[str, Any]]:
@@ -132,26 +127,39 @@ NOTE = (
 )
 
 
-def _board(
-    dataset: str, protocol: str, digest: str, models: dict[str, list[tuple[dict[str, Any], pd.DataFrame]]]
-) -> Board:
-    rows, sections = [], 0
-    for model, runs in models.items():
-        table = pd.concat([table for _, table in runs]).groupby("section", as_index=False).mean()
-        sections = max(sections, len(table))
-        facts = [metrics for metrics, _ in runs]
-        rows.append(
-            {
-                "model": model,
-                "runs": len(runs),
-                "parameters": facts[0]["parameters"],
-                "seconds_per_epoch": float(np.mean([fact["seconds_per_epoch"] for fact in facts])),
-                "collapsed": any(fact["collapsed"] for fact in facts),
-                **Scores(protocol, digest, table).summary(),
-            }
-        )
+def _board(dataset: str, protocol: str, digest: str, folders: list[Path]) -> Board:
+    tables: dict[str, list[pd.DataFrame]] = {}
+    facts: dict[str, list[dict[str, Any]]] = {}
+    baselines: dict[str, list[pd.DataFrame]] = {}
+    for folder in folders:
+        metrics, table, baseline = read_evaluation(folder)
+        tables.setdefault(metrics["model"], []).append(table)
+        facts.setdefault(metrics["model"], []).append(metrics)
+        for name, part in baseline.groupby("model", sort=False):
+            baselines.setdefault(str(name), []).append(part.drop(columns="model"))
+
+    def summary(parts: list[pd.DataFrame]) -> dict[str, dict[str, float]]:
+        return Scores(protocol, digest, _average_per_section(parts)).summary()
+
+    rows: list[dict[str, Any]] = [
+        {
+            "model": model,
+            "runs": len(runs),
+            "parameters": runs[0]["parameters"],
+            "seconds_per_epoch": float(np.mean([run["seconds_per_epoch"] for run in runs])),
+            "collapsed": any(run["collapsed"] for run in runs),
+            **summary(tables[model]),
+        }
+        for model, runs in facts.items()
+    ]
     rows.sort(key=lambda row: -row["dice"]["mean"])
-    return Board(dataset, protocol, digest, sections, facts[0]["leaks"], rows)
+    rows += [{"model": name, **summary(parts)} for name, parts in baselines.items()]
+    sections = max(len(_average_per_section(parts)) for parts in tables.values())
+    return Board(dataset, protocol, digest, sections, protocol in LEAKING_PROTOCOLS, rows)
+
+
+def _average_per_section(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables).groupby("section", as_index=False).mean()
 
 
 def _cell(parts: dict[str, float] | None) -> str:

@@ -180,7 +180,7 @@ def _log_evaluation(client: MlflowClient, run_id: str, record: RunRecord) -> Non
     folder = evaluation_folder(record)
     if not (folder / "metrics.json").is_file():
         return
-    metrics, table = read_evaluation(folder)
+    metrics, table, _ = read_evaluation(folder)
     digest = hashlib.sha256((folder / "scores.csv").read_bytes()).hexdigest()[:32]
     if client.get_run(run_id).data.tags.get(EVALUATION_TAG) == digest:
         return

@@ -64,7 +64,7 @@ def test_everything_of_a_run_arrives_once(trained, source, store):
     assert steps(store, run_id, "validation/dice") == [1, 2, 3]
     assert len(steps(store, run_id, "dice")) == 1
 
-    metrics, table = read_evaluation(record.folder.parent / "evaluation")
+    metrics, table, _ = read_evaluation(record.folder.parent / "evaluation")
     for name in ("iou", "iou_thresholded", "dice", "pixel_error", "rand_error"):
         assert run.data.metrics[name] == pytest.approx(metrics[name]["mean"])
         assert run.data.metrics[name] == pytest.approx(table[name].mean(), abs=1e-6)
