@@ -1,0 +1,243 @@
+"""The metrics of the ISBI 2012 challenge, V_rand and V_info, after its official script.
+
+Arganda-Carreras et al. 2015, Frontiers in Neuroanatomy 9:142. Cells are 4-connected components of interior. For
+each threshold the proposal's borders are thinned to one pixel, pixels whose truth is membrane are dropped, and
+each remaining pixel on a thinned border is a segment of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from emseg.metrics.inputs import binarise, prepare
+
+OFFICIAL_THRESHOLDS = tuple(index / 10 for index in range(11))
+
+
+@dataclass(frozen=True)
+class ChallengeScore:
+    """A V_rand or V_info of a stack.
+
+    Attributes:
+        value: mean over sections at `threshold`; in [0, 1], higher is better.
+        threshold: one for the stack; interior is probability > threshold.
+        is_oracle: whether the threshold was chosen on the very sections that are reported. An oracle value
+            is optimistic; choose the threshold on validation sections for an honest one.
+        split: mean over sections of the split score; low where cells are cut apart.
+        merge: mean over sections of the merge score; low where cells run together.
+        per_section: value of each section at `threshold`, float64 (Z,).
+        curve: rows (threshold, value), one per threshold tried, float64 (T, 2).
+    """
+
+    value: float
+    threshold: float
+    is_oracle: bool
+    split: float
+    merge: float
+    per_section: np.ndarray
+    curve: np.ndarray
+
+
+class SectionAgreement(NamedTuple):
+    """How two segmentations of one section agree; each entry is in [0, 1], 1 is perfect."""
+
+    rand: float
+    rand_split: float
+    rand_merge: float
+    info: float
+    info_split: float
+    info_merge: float
+
+
+def v_rand(
+    probability: np.ndarray, label: np.ndarray, thresholds: float | Sequence[float] | None = None
+) -> ChallengeScore:
+    """Foreground-restricted Rand score after border thinning.
+
+    V_rand = sum p_ij^2 / (0.5 sum s_i^2 + 0.5 sum t_j^2), the F-score of the split score sum p_ij^2 / sum t_j^2
+    and the merge score sum p_ij^2 / sum s_i^2, where p_ij is the share of pixels in proposal segment i and truth
+    segment j, and s and t are its marginals. Per section, averaged, best threshold for the stack.
+
+    Args:
+        probability: of cell interior; one section (Y, X) or a stack (Z, Y, X); float in [0, 1] or bool.
+        label: same shape; bool, {0, 1} or {0, 255}.
+        thresholds: one number gives the value at that threshold. Several, or None for the official 0.0, 0.1 ...
+            1.0, give the oracle: the best of them on these sections.
+
+    Raises:
+        ValueError: bad input as for the pixel metrics, or a section without any interior in its label.
+
+    >>> label = np.array([[1, 1, 0, 1, 1]])
+    >>> v_rand(label.astype(float), label, 0.5).value
+    1.0
+    >>> merged = v_rand(np.ones((1, 5)), label, 0.5)
+    >>> merged.split, merged.merge
+    (1.0, 0.5)
+    """
+    return _swept(probability, label, thresholds).v_rand()
+
+
+def v_info(
+    probability: np.ndarray, label: np.ndarray, thresholds: float | Sequence[float] | None = None
+) -> ChallengeScore:
+    """Foreground-restricted information score after border thinning.
+
+    V_info = 2 I(S;T) / (H(S) + H(T)), the F-score of the split score I / H(S) and the merge score I / H(T), with S
+    the proposal's segments and T the truth's. A ratio of 0 to 0 counts as 1: a section of one cell, found
+    as one cell, is perfect. Arguments, sweep and errors as for `v_rand`.
+
+    >>> label = np.array([[1, 1, 0, 1, 1]])
+    >>> v_info(label.astype(float), label, 0.5).value
+    1.0
+    >>> v_info(np.ones((1, 5)), label, 0.5).value
+    0.0
+    """
+    return _swept(probability, label, thresholds).v_info()
+
+
+class ChallengeSweep:
+    """V_rand and V_info of a stream of sections; holds numbers only, never a section.
+
+    Args:
+        thresholds: one number, several, or None for the official 0.0, 0.1 ... 1.0.
+
+    >>> sweep = ChallengeSweep(0.5)
+    >>> sweep.add(np.array([[0.9, 0.1, 0.9]]), np.array([[1, 0, 1]]))
+    >>> sweep.v_rand().value
+    1.0
+    """
+
+    def __init__(self, thresholds: float | Sequence[float] | None = None) -> None:
+        self._is_oracle = not isinstance(thresholds, int | float)
+        given: Iterable[float] = OFFICIAL_THRESHOLDS if thresholds is None else np.atleast_1d(thresholds).tolist()
+        self.thresholds = tuple(float(threshold) for threshold in given)
+        if not self.thresholds or not all(0 <= threshold <= 1 for threshold in self.thresholds):
+            raise ValueError(f"thresholds must be numbers in [0, 1], not {self.thresholds}")
+        self._rows: list[list[SectionAgreement]] = []
+
+    def add(self, probability: np.ndarray, label: np.ndarray) -> None:
+        """Score one section (Y, X)."""
+        (section,), (interior,) = prepare(probability, label)
+        truth, cells = ndimage.label(interior)
+        if not cells:
+            raise ValueError("a section's label has no cell interior; V_rand and V_info are undefined on it")
+        known: dict[bytes, SectionAgreement] = {}
+        row = []
+        for threshold in self.thresholds:
+            binary = binarise(section, threshold)
+            # A confident network gives the same binary map at several thresholds.
+            key = np.packbits(binary).tobytes()
+            if key not in known:
+                known[key] = compare_segments(thin_borders(binary), truth)
+            row.append(known[key])
+        self._rows.append(row)
+
+    def v_rand(self) -> ChallengeScore:
+        """V_rand of the sections added so far."""
+        return self._score(0)
+
+    def v_info(self) -> ChallengeScore:
+        """V_info of the sections added so far."""
+        return self._score(3)
+
+    def _score(self, first: int) -> ChallengeScore:
+        if not self._rows:
+            raise ValueError("no section was added")
+        table = np.array(self._rows, float)[:, :, first : first + 3]
+        means = table.mean(axis=0)
+        best = int(means[:, 0].argmax())
+        return ChallengeScore(
+            value=float(means[best, 0]),
+            threshold=self.thresholds[best],
+            is_oracle=self._is_oracle,
+            split=float(means[best, 1]),
+            merge=float(means[best, 2]),
+            per_section=table[:, best, 0],
+            curve=np.column_stack([self.thresholds, means[:, 0]]),
+        )
+
+
+def thin_borders(binary: np.ndarray) -> np.ndarray:
+    """Grow the 4-connected components of interior until a border of one pixel remains between them.
+
+    Args:
+        binary: one section (Y, X), bool; True is interior.
+
+    Returns:
+        int32 (Y, X): segments 1, 2 ..., and 0 on the dams between them. Without any interior, all 0.
+
+    Raises:
+        ValueError: `binary` is not a bool section.
+
+    >>> thin_borders(np.array([[True, False, False, False, True]]))
+    array([[1, 1, 0, 2, 2]], dtype=int32)
+    """
+    from skimage.segmentation import watershed
+
+    if binary.dtype != bool or binary.ndim != 2:
+        raise ValueError(f"expected one bool section (Y, X), not {binary.dtype} of shape {binary.shape}")
+    components, count = ndimage.label(binary)
+    if count == 0 or binary.all():
+        return components.astype(np.int32)
+    return watershed(~binary, components, connectivity=1, watershed_line=True).astype(np.int32)
+
+
+def compare_segments(proposal: np.ndarray, truth: np.ndarray) -> SectionAgreement:
+    """Agreement of two segmentations (Y, X) of non-negative integers on the pixels where `truth` is not 0.
+
+    There, each pixel where `proposal` is 0 is a segment of its own.
+
+    Raises:
+        ValueError: `truth` is 0 everywhere.
+    """
+    inside = truth > 0
+    proposed, true = proposal[inside].astype(np.int64), truth[inside].astype(np.int64)
+    n = len(true)
+    if not n:
+        raise ValueError("truth has no segments")
+    width = int(true.max()) + 1
+    # Joint counts without the singletons, which are handled in closed form: each holds one pixel.
+    settled = proposed > 0
+    joint = np.bincount(np.unique(proposed[settled] * width + true[settled], return_inverse=True)[1]) / n
+    by_proposal = np.bincount(proposed[settled]) / n
+    by_truth = np.bincount(true) / n
+    singletons = n - int(settled.sum())
+
+    p2 = float((joint**2).sum()) + singletons / n**2
+    s2 = float((by_proposal**2).sum()) + singletons / n**2
+    t2 = float((by_truth**2).sum())
+    alone = singletons / n * np.log(n)
+    joint_entropy, s_entropy = _entropy(joint) + alone, _entropy(by_proposal) + alone
+    t_entropy = _entropy(by_truth)
+    information = s_entropy + t_entropy - joint_entropy
+    return SectionAgreement(
+        rand=p2 / (0.5 * s2 + 0.5 * t2),
+        rand_split=p2 / t2,
+        rand_merge=p2 / s2,
+        info=_ratio(2 * information, s_entropy + t_entropy),
+        info_split=_ratio(information, s_entropy),
+        info_merge=_ratio(information, t_entropy),
+    )
+
+
+def _swept(probability: np.ndarray, label: np.ndarray, thresholds: float | Sequence[float] | None) -> ChallengeSweep:
+    sections, labels = prepare(probability, label)
+    sweep = ChallengeSweep(thresholds)
+    for section, interior in zip(sections, labels, strict=True):
+        sweep.add(section, interior)
+    return sweep
+
+
+def _entropy(shares: np.ndarray) -> float:
+    positive = shares[shares > 0]
+    return float(-(positive * np.log(positive)).sum())
+
+
+def _ratio(part: float, whole: float) -> float:
+    # Rounding leaves an entropy of 0 at some 1e-16.
+    return 1.0 if whole < 1e-12 else float(np.clip(part / whole, 0.0, 1.0))
