@@ -119,7 +119,7 @@ def train(
     settings = load_settings(settings_file, change)
     settings.recipe(model)
     source = load_source(settings.data.source)
-    check_settings(settings, source)
+    check_settings(settings, source, [model])
     augmented = load_or_make_augmented(settings, source, split_of(settings, source, fold))
     folder = folder or Path("runs/single") / run_name(model, fold, seed)
     try:
@@ -252,9 +252,17 @@ def _download_bar() -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     columns = (*Bar.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
-    with Bar(*columns, console=Console(file=sys.stderr)) as bar:
-        task = bar.add_task("download", total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+    bar = Bar(*columns, console=Console(file=sys.stderr))
+    task = bar.add_task("download", total=None)
+
+    def show(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        bar.stop()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Stage prepare: check the labelled sections and the settings, and hand the sections to DVC."""
 
 from emseg.data.check import check_stack, require_sound
-from emseg.data.sources import load_source
-from emseg.data.stack import write_stack
+from emseg.data.sources import load_source, write_source
 from emseg.files import atomic_folder, write_json
 from emseg.training.run import check_settings
 from pipelines.stage import PREPARED, current_settings, run_stage
@@ -14,14 +13,9 @@ def main() -> None:
     source = load_source(settings.data.source)
     report = check_stack(source.images, source.labels)
     require_sound(report, source.name)
-    check_settings(settings, source)
+    check_settings(settings, source, settings.benchmark)
     with atomic_folder(PREPARED) as folder:
-        write_stack(folder / "images.tif", source.images)
-        write_stack(folder / "labels.tif", source.labels)
-        if len(source.test_images):
-            write_stack(folder / "test-volume.tif", source.test_images)
-        if len(source.test_labels):
-            write_stack(folder / "test-labels.tif", source.test_labels)
+        write_source(folder, source)
         write_json(folder / "prepared.json", {"source": source.name, "digest": source.digest, **report.facts})
     for name, fact in report.facts.items():
         print(f"{name}: {fact}")

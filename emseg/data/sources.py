@@ -127,13 +127,21 @@ def add_source(name: str, origin: Path | None, folder: Path = SOURCES_FOLDER, pr
         require_sound(check_stack(*read_images_and_labels(origin)), str(origin))
         source = read_source(origin, name)
     with atomic_folder(folder / name) as temporary:
-        write_stack(temporary / "images.tif", source.images)
-        write_stack(temporary / "labels.tif", source.labels)
-        if len(source.test_images):
-            write_stack(temporary / "test-volume.tif", source.test_images)
-        if len(source.test_labels):
-            write_stack(temporary / "test-labels.tif", source.test_labels)
+        write_source(temporary, source)
     return folder / name
+
+
+def write_source(folder: Path, source: Source) -> None:
+    """Write the stacks of a source into a folder, as `read_source` finds them."""
+    stacks = {
+        "images.tif": source.images,
+        "labels.tif": source.labels,
+        "test-volume.tif": source.test_images,
+        "test-labels.tif": source.test_labels,
+    }
+    for file, stack in stacks.items():
+        if len(stack):
+            write_stack(folder / file, stack)
 
 
 Progress = Callable[[int, int], None]

@@ -22,16 +22,17 @@ from emseg.training.trainer import Trainer
 AUGMENTED_FOLDER = Path("data/augmented")
 
 
-def check_settings(settings: Settings, source: Source) -> None:
-    """Refuse settings that cannot work on these sections, before any work.
+def check_settings(settings: Settings, source: Source, models: list[str]) -> None:
+    """Refuse settings that cannot work on these sections with these models, before any work.
 
     Raises:
         InputError: names the key.
     """
     for fold in settings.protocol.folds:
         split_of(settings, source, fold)
-    for name in settings.benchmark:
-        network = build_model(name, **settings.models[name].network.overrides())
+    for name in models:
+        with torch.device("meta"):  # the layout alone, no weights
+            network = build_model(name, **settings.models[name].network.overrides())
         check_crop(name, network, settings.recipe(name), *source.images.shape[1:])
 
 
