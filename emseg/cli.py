@@ -262,7 +262,8 @@ def _download_bar() -> Iterator[Progress]:
     try:
         yield show
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()
 
 
 if __name__ == "__main__":
