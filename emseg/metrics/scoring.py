@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from emseg.metrics.challenge import ChallengeSweep
 from emseg.metrics.inputs import binarise, prepare
 from emseg.metrics.overlap import section_dice, section_iou, section_iou_thresholded, section_pixel_error
 from emseg.metrics.rand import section_rand_error
+from emseg.metrics.segments import section_adapted_rand_error, section_variation_of_information
+from emseg.metrics.warping import warping_error
 from emseg.settings import LEAKING_PROTOCOLS, PROTOCOLS
 
-SECTION_METRICS = {
+PIXEL_METRICS = {
     "iou": section_iou,
     "iou_thresholded": section_iou_thresholded,
     "dice": section_dice,
     "pixel_error": section_pixel_error,
     "rand_error": section_rand_error,
 }
-LOWER_IS_BETTER = frozenset({"pixel_error", "rand_error", "train_loss"})
+SEGMENT_METRICS = (
+    "v_rand",
+    "v_rand_split",
+    "v_rand_merge",
+    "v_info",
+    "v_info_split",
+    "v_info_merge",
+    "adapted_rand_error",
+    "vi_split",
+    "vi_merge",
+    "warping_error",
+)
+ORACLE_METRICS = ("v_rand_oracle", "v_info_oracle")
+"""Best over thresholds on the reported sections themselves: optimistic, shown beside the honest values."""
+ALL_METRICS = (*PIXEL_METRICS, *SEGMENT_METRICS, *ORACLE_METRICS)
+LOWER_IS_BETTER = frozenset(
+    {"pixel_error", "rand_error", "adapted_rand_error", "vi_split", "vi_merge", "warping_error", "train_loss"}
+)
 _RESAMPLES = 2000
 
 
@@ -53,13 +74,13 @@ class Scores:
         """Mean and 95 % bootstrap interval of each metric: {metric: {mean, low, high}}."""
         return {
             metric: summarise(self.per_section[metric].to_numpy())
-            for metric in SECTION_METRICS
+            for metric in ALL_METRICS
             if metric in self.per_section
         }
 
 
 def score_stack(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> pd.DataFrame:
-    """Score every section of a stack.
+    """Score every section of a stack with every metric, at one threshold.
 
     Args:
         probability: one section (Y, X) or a stack (Z, Y, X); float in [0, 1] or bool.
@@ -67,16 +88,50 @@ def score_stack(probability: np.ndarray, label: np.ndarray, threshold: float = 0
         threshold: cell interior is probability > threshold.
 
     Returns:
-        A row per section, columns `section` (index in the stack), `iou`, `iou_thresholded`, `dice`,
-        `pixel_error`, `rand_error`.
+        A row per section, columns `section` (index in the stack), those of `PIXEL_METRICS` and `SEGMENT_METRICS`.
 
     Raises:
-        ValueError: input that is none of these.
+        ValueError: input that is none of these, or a section without interior in its label.
     """
+    return score_pixels(probability, label, threshold).merge(score_segments(probability, label, threshold))
+
+
+def score_pixels(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> pd.DataFrame:
+    """The part of `score_stack` that counts pixels; also defined for sections without interior."""
+    return _score(
+        probability,
+        label,
+        threshold,
+        lambda predicted, truth: {name: metric(predicted, truth) for name, metric in PIXEL_METRICS.items()},
+    )
+
+
+def score_segments(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> pd.DataFrame:
+    """The part of `score_stack` that compares cells."""
+    return _score(probability, label, threshold, _segment_scores)
+
+
+def _segment_scores(predicted: np.ndarray, interior: np.ndarray) -> dict[str, float]:
+    sweep = ChallengeSweep(0.5)
+    sweep.add(predicted, interior)
+    rand, info = sweep.v_rand(), sweep.v_info()
+    variation = section_variation_of_information(predicted, interior)
+    values = [rand.value, rand.split, rand.merge, info.value, info.split, info.merge]
+    values += [section_adapted_rand_error(predicted, interior), *variation]
+    return dict(zip(SEGMENT_METRICS, [*values, warping_error(predicted, interior).value], strict=True))
+
+
+def _score(
+    probability: np.ndarray,
+    label: np.ndarray,
+    threshold: float,
+    metrics: Callable[[np.ndarray, np.ndarray], dict[str, float]],
+) -> pd.DataFrame:
     probability, interior = prepare(probability, label)
-    rows: list[dict[str, Any]] = []
-    for section, (predicted, truth) in enumerate(zip(binarise(probability, threshold), interior, strict=True)):
-        rows.append({"section": section} | {name: metric(predicted, truth) for name, metric in SECTION_METRICS.items()})
+    rows: list[dict[str, Any]] = [
+        {"section": section} | metrics(predicted, truth)
+        for section, (predicted, truth) in enumerate(zip(binarise(probability, threshold), interior, strict=True))
+    ]
     return pd.DataFrame(rows)
 
 

@@ -3,13 +3,17 @@
 scores.csv      a row per test section
 baselines.csv   the same for a grey-level threshold and the majority class
 metrics.json    means with 95 % bootstrap intervals, protocol, digest, cost
+thresholds.csv  V_rand and V_info over thresholds, on validation and on test sections
 panels/         image, label, probability, error (and weight map) of each test section
+overlays/       false splits and false merges over the worst and the best test section
 curves.png      training curves
+thresholds.png  thresholds.csv as a figure
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +26,16 @@ from emseg.data.separation import weight_map
 from emseg.data.sources import Source
 from emseg.errors import InputError
 from emseg.files import atomic_folder, write_json
-from emseg.inference import predict
-from emseg.metrics.scoring import SECTION_METRICS, Scores, is_collapsed, score_stack
+from emseg.inference import Predictor
+from emseg.metrics.challenge import ChallengeSweep
+from emseg.metrics.scoring import ALL_METRICS, Scores, is_collapsed, score_pixels, score_segments
 from emseg.reporting.baselines import score_baselines
-from emseg.reporting.figures import curves_figure, panel_figure, save_figure
+from emseg.reporting.figures import curves_figure, overlay_figure, panel_figure, save_figure, thresholds_figure
 from emseg.settings import ProtocolSettings, WeightMapSettings
 from emseg.training.record import FINISHED, RunRecord
 
-THRESHOLD = 0.5
+PIXEL_THRESHOLD = 0.5
+"""Pixel metrics use the study's threshold; metrics of cells use the one that validation sections chose."""
 _PANELS = 6
 
 
@@ -57,13 +63,15 @@ def evaluate_record(record: RunRecord, source: Source, augmented: AugmentedSet) 
     data = fold_data(source, split, augmented, facts["seed"])
     network, _ = record.load_network()
     recipe = settings["training"]
-    probability = predict(
-        network,
-        data.test_images,
-        mode=recipe["prediction"],
-        test_time_augmentation=recipe["test_time_augmentation"],
-    )
-    per_section = score_stack(probability, data.test_labels, THRESHOLD)
+    predictor = Predictor(network, mode=recipe["prediction"], test_time_augmentation=recipe["test_time_augmentation"])
+    probability = np.stack(list(predictor.stream(data.test_images)))
+    validation = sweep_thresholds(predictor.stream(data.validation_images), data.validation_labels)
+    threshold = validation.v_rand().threshold
+    oracle = sweep_thresholds(probability, data.test_labels)
+    per_section = score_pixels(probability, data.test_labels, PIXEL_THRESHOLD)
+    per_section = per_section.merge(score_segments(probability, data.test_labels, threshold))
+    per_section["v_rand_oracle"] = oracle.v_rand().per_section
+    per_section["v_info_oracle"] = oracle.v_info().per_section
     per_section["section"] = data.test_sections
     scores = Scores(facts["protocol"], facts["data_digest"], per_section)
     metrics = {
@@ -75,7 +83,9 @@ def evaluate_record(record: RunRecord, source: Source, augmented: AugmentedSet) 
         "fold": facts["fold"],
         "seed": facts["seed"],
         "sections": len(per_section),
-        "threshold": THRESHOLD,
+        "pixel_threshold": PIXEL_THRESHOLD,
+        "threshold": threshold,
+        "oracle_threshold": oracle.v_rand().threshold,
         "collapsed": is_collapsed(probability),
         "parameters": facts["parameters"],
         "epochs": facts["epochs"],
@@ -88,6 +98,19 @@ def evaluate_record(record: RunRecord, source: Source, augmented: AugmentedSet) 
         write_json(folder / "metrics.json", metrics)
         baselines = score_baselines(data)
         baselines.to_csv(folder / "baselines.csv", index=False, float_format="%.6f", lineterminator="\n")
+        curves = threshold_curves(validation, oracle)
+        curves.to_csv(folder / "thresholds.csv", index=False, float_format="%.6f", lineterminator="\n")
+        save_figure(thresholds_figure(record.name, curves, threshold), folder / "thresholds.png")
+        order = per_section["v_rand"].to_numpy().argsort()
+        for index, rank in ((order[0], "worst"), (order[-1], "best")):
+            value = per_section["v_rand"][index]
+            figure = overlay_figure(
+                f"{record.name}, section {data.test_sections[index]}, V_rand {value:.4f} ({rank})",
+                data.test_images[index],
+                data.test_labels[index],
+                probability[index] > threshold,
+            )
+            save_figure(figure, folder / "overlays" / f"{rank}.png")
         save_figure(curves_figure(record.name, record.history()), folder / "curves.png")
         for index in np.unique(np.linspace(0, len(per_section) - 1, _PANELS).round().astype(int)):
             section = int(per_section["section"][index])
@@ -97,11 +120,27 @@ def evaluate_record(record: RunRecord, source: Source, augmented: AugmentedSet) 
                 data.test_images[index],
                 data.test_labels[index],
                 probability[index],
-                THRESHOLD,
+                PIXEL_THRESHOLD,
                 weight_map(data.test_labels[index], weights.w0, weights.sigma) if weights else None,
             )
             save_figure(figure, folder / "panels" / f"section-{section:03d}.png")
     return metrics
+
+
+def sweep_thresholds(probabilities: Iterable[np.ndarray], labels: np.ndarray) -> ChallengeSweep:
+    """V_rand and V_info of probabilities (Y, X), section by section, at the official thresholds."""
+    sweep = ChallengeSweep()
+    for probability, label in zip(probabilities, labels, strict=True):
+        sweep.add(probability, label)
+    return sweep
+
+
+def threshold_curves(validation: ChallengeSweep, test: ChallengeSweep) -> pd.DataFrame:
+    """Columns threshold, and v_rand and v_info on the validation and the test sections."""
+    columns = {"threshold": np.array(validation.thresholds)}
+    for name, sweep in (("validation", validation), ("test", test)):
+        columns |= {f"{name}_v_rand": sweep.v_rand().curve[:, 1], f"{name}_v_info": sweep.v_info().curve[:, 1]}
+    return pd.DataFrame(columns)
 
 
 def evaluation_folder(record: RunRecord) -> Path:
@@ -124,7 +163,7 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.Data
 def metric_means(metrics: dict[str, Any]) -> dict[str, float]:
     """Flat metrics of metrics.json: each mean by its name, its interval as NAME_low and NAME_high."""
     flat = {}
-    for name in SECTION_METRICS:
+    for name in ALL_METRICS:
         for part, value in metrics[name].items():
             flat[name if part == "mean" else f"{name}_{part}"] = value
     return flat

@@ -187,14 +187,14 @@ def _log_evaluation(client: MlflowClient, run_id: str, record: RunRecord) -> Non
     import numpy as np
     from skimage.io import imread
 
-    for name, value in metric_means(metrics).items():
+    thresholds = {name: metrics[name] for name in ("threshold", "oracle_threshold")}
+    for name, value in (metric_means(metrics) | thresholds).items():
         client.log_metric(run_id, name, value)
     client.log_dict(run_id, json.loads(table.to_json(orient="split", index=False)), "scores.json")
-    for file in (folder / "scores.csv", folder / "metrics.json", folder / "curves.png"):
-        client.log_artifact(run_id, str(file))
-    client.log_artifacts(run_id, str(folder / "panels"), "panels")
-    for panel in sorted((folder / "panels").glob("*.png")):
-        client.log_image(run_id, np.asarray(imread(panel))[..., :3], key=panel.stem, step=0, synchronous=True)
+    client.log_artifacts(run_id, str(folder))
+    for picture in [*sorted(folder.glob("panels/*.png")), *sorted(folder.glob("overlays/*.png"))]:
+        pixels = np.asarray(imread(picture))[..., :3]
+        client.log_image(run_id, pixels, key=f"{picture.parent.name}-{picture.stem}", step=0, synchronous=True)
     client.set_tag(run_id, "collapsed", str(metrics["collapsed"]).lower())
     client.set_tag(run_id, "mlflow.note.content", _note(metrics, folder))
     # Last, so that a delivery that was cut short is done again.
@@ -207,6 +207,7 @@ def _note(metrics: dict[str, Any], folder: Path) -> str:
     leaks = " **This protocol leaks: an upper bound, not a generalisation figure.**" if metrics["leaks"] else ""
     return (
         f"{metrics['model']} on {metrics['dataset']}, protocol {metrics['protocol']}.{leaks} "
+        f"V_rand {metrics['v_rand']['mean']:.4f} at threshold {metrics['threshold']} chosen on validation sections, "
         f"Dice {metrics['dice']['mean']:.4f}, pixel error {metrics['pixel_error']['mean']:.4f} "
         f"on test sections {sections}."
     )

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from emseg.inference import Predictor
-from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_stack
+from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_pixels
 from emseg.models.network import Network
 from emseg.settings import RecipeSettings
 from emseg.training.losses import Loss
@@ -186,7 +186,7 @@ class Trainer:
         if not np.isfinite(probability).all():
             raise TrainingDiverged(f"the network predicts NaN after epoch {self.state.epoch + 1}; training stopped")
         self.state.collapsed = is_collapsed(probability)
-        scores = score_stack(probability, labels)
+        scores = score_pixels(probability, labels)
         return {f"validation_{metric}": float(scores[metric].mean()) for metric in _VALIDATION_METRICS}
 
     def _judge(self, row: dict[str, float]) -> None:

@@ -7,17 +7,24 @@ import pytest
 import emseg.metrics.overlap
 import emseg.metrics.rand
 from emseg import metrics
-from emseg.metrics.scoring import SECTION_METRICS, Scores, is_collapsed, score_stack, summarise
+from emseg.metrics.scoring import PIXEL_METRICS, SEGMENT_METRICS, Scores, is_collapsed, score_stack, summarise
 
 
 def test_a_row_per_section_agrees_with_the_metric_of_that_section():
     random = np.random.default_rng(1)
     probability, label = random.random((3, 20, 30)), random.random((3, 20, 30)) > 0.3
     table = score_stack(probability, label, threshold=0.6)
-    assert list(table.columns) == ["section", *SECTION_METRICS]
+    assert list(table.columns) == ["section", *PIXEL_METRICS, *SEGMENT_METRICS]
     for section in range(3):
-        for name in SECTION_METRICS:
-            assert table[name][section] == getattr(metrics, name)(probability[section], label[section], 0.6)
+        pair = probability[section], label[section]
+        for name in (*PIXEL_METRICS, "adapted_rand_error"):
+            assert table[name][section] == getattr(metrics, name)(*pair, 0.6)
+        for name in ("v_rand", "v_info"):
+            score = getattr(metrics, name)(*pair, 0.6)
+            parts = [table[name + part][section] for part in ("", "_split", "_merge")]
+            assert parts == [score.value, score.split, score.merge]
+        assert (table["vi_split"][section], table["vi_merge"][section]) == metrics.variation_of_information(*pair, 0.6)
+        assert table["warping_error"][section] == metrics.warping_error(*pair, 0.6).value
 
 
 @pytest.mark.parametrize("module", [emseg.metrics.overlap, emseg.metrics.rand])

@@ -25,6 +25,7 @@ def evaluation(folder, model, seed=0, protocol="heldout", digest="a" * 32, error
     predicted = label ^ (random.random(label.shape) < error)
     table = score_stack(predicted, label)
     table["section"] += 4 * fold
+    table["v_rand_oracle"], table["v_info_oracle"] = table["v_rand"], table["v_info"]
     scores = Scores(protocol, digest, table)
     location = folder / f"{model}-{protocol}-fold{fold}-seed{seed}" / "evaluation"
     location.mkdir(parents=True)
@@ -55,6 +56,8 @@ def test_models_are_ranked_and_seeds_averaged_per_section(tmp_path):
     best = board.rows[0]
     assert best["runs"] == 3
     assert best["seconds_per_epoch"] == 3.0
+    assert best["difference"] is None
+    assert board.rows[1]["difference"]["mean"] < 0
     mean = pd.concat(tables).groupby("section")["dice"].mean()
     assert best["dice"]["mean"] == pytest.approx(mean.mean(), abs=1e-9)
     assert best["dice"]["low"] <= best["dice"]["mean"] <= best["dice"]["high"]

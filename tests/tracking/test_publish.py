@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from emseg.data.stack import write_stack
+from emseg.metrics.scoring import ALL_METRICS
 from emseg.reporting.evaluation import evaluate_record, read_evaluation
 from emseg.tracking.publish import EVALUATION_TAG, RECORD_TAG, live_mirror, publish_record
 from emseg.training.record import RunRecord
@@ -65,7 +66,7 @@ def test_everything_of_a_run_arrives_once(trained, source, store):
     assert len(steps(store, run_id, "dice")) == 1
 
     metrics, table, _ = read_evaluation(record.folder.parent / "evaluation")
-    for name in ("iou", "iou_thresholded", "dice", "pixel_error", "rand_error"):
+    for name in ALL_METRICS:
         assert run.data.metrics[name] == pytest.approx(metrics[name]["mean"])
         assert run.data.metrics[name] == pytest.approx(table[name].mean(), abs=1e-6)
     assert run.data.params["weight_map.sigma"] == "5.0"
@@ -79,7 +80,8 @@ def test_everything_of_a_run_arrives_once(trained, source, store):
     (dataset,) = {(entry.dataset.name, entry.dataset.digest) for entry in run.inputs.dataset_inputs}
     assert dataset == ("cortex", source.digest)
     artifacts = {file.path for file in store.list_artifacts(run_id)}
-    assert {"record", "panels", "scores.csv", "scores.json", "curves.png", "images"} <= artifacts
+    assert {"record", "panels", "overlays", "images"} <= artifacts
+    assert {"scores.csv", "scores.json", "baselines.csv", "curves.png", "thresholds.png"} <= artifacts
     assert len(store.list_artifacts(run_id, "panels")) == 2
     weights = {file.path for file in store.list_artifacts(run_id, "record")}
     assert "record/weights.safetensors" in weights
