@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,7 +154,8 @@ def evaluate(
         emseg evaluate runs/single/unet2-fold0-seed0
     """
     from emseg.data.sources import load_source
-    from emseg.reporting.evaluation import evaluate_record, evaluation_folder, metric_means
+    from emseg.metrics.scoring import ALL_METRICS
+    from emseg.reporting.evaluation import evaluate_record, evaluation_folder
     from emseg.training.record import RunRecord
     from emseg.training.run import augmented_of_record
 
@@ -164,8 +166,11 @@ def evaluate(
         print(json.dumps(metrics, indent=2))
         return
     print(f"{run.name}, protocol {metrics['protocol']}{' (leaks)' if metrics['leaks'] else ''}")
-    for name, value in metric_means(metrics).items():
-        print(f"  {name:22} {value:.4f}")
+    print(
+        f"  threshold {metrics['threshold']} for cells (chosen on validation), {metrics['pixel_threshold']} for pixels"
+    )
+    for name in ALL_METRICS:
+        print(f"  {name:20} {metrics[name]['mean']:.4f}  [{metrics[name]['low']:.4f}, {metrics[name]['high']:.4f}]")
     print(f"in {evaluation_folder(run)}")
 
 
@@ -198,6 +203,33 @@ def leaderboard(
         from emseg.reporting.terminal import print_boards
 
         print_boards(boards)
+
+
+@app.command()
+def leak(
+    model: Annotated[str, typer.Argument(help="A name under `models` in params.yaml.")],
+    seeds: Annotated[int, typer.Option(help="How many seeds to train with.", min=1)] = 1,
+    change: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: KEY=VALUE.")] = None,
+    settings_file: Annotated[Path, typer.Option("--settings", help="Settings to use.")] = Path("params.yaml"),
+    reports: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("reports"),
+) -> None:
+    """Train a model under the leaking protocol `paper` and under `heldout`, same budget, and report the gap.
+
+    Example:
+
+        emseg leak unet2 --seeds 3 --settings workspaces/isbi2012-quick/params.yaml
+    """
+    from emseg.data.sources import load_source
+    from emseg.reporting.leak import measure_leak, write_leak_report
+    from emseg.settings import load_settings
+    from emseg.tracking.publish import live_mirror
+
+    settings = load_settings(settings_file, change)
+    settings.recipe(model)
+    source = load_source(settings.data.source)
+    with live_mirror() as mirror:
+        measured = measure_leak(model, settings, source, list(range(seeds)), Path("runs/leak") / source.name, mirror)
+    print(write_leak_report(measured, reports, shlex.join(["emseg", *sys.argv[1:]])))
 
 
 @app.command()

@@ -3,8 +3,8 @@
 import sys
 
 from emseg.files import write_json
-from emseg.tracking.publish import publish_record
 from emseg.tracking.store import StoreUnreachableError, connect, store_uri
+from emseg.tracking.summary import publish_records
 from pipelines.stage import RESULTS, benchmark_records, current_settings, run_stage
 
 
@@ -19,7 +19,7 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(1) from None
-    runs = {record.name: publish_record(client, record) for record in benchmark_records(settings)}
+    runs = publish_records(client, benchmark_records(settings))
     write_json(RESULTS / "published.json", {"store": store_uri(), "runs": runs})
     print(f"{len(runs)} runs in {store_uri()}")
 

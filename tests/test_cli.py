@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from emseg.cli import main
@@ -73,6 +74,36 @@ def test_train_again_goes_on_or_keeps(project, emseg):
     record = (project / "runs/single/dmcn-fold0-seed0/training/record.json").read_text()
     assert emseg("train", "dmcn")[0] == 0
     assert (project / "runs/single/dmcn-fold0-seed0/training/record.json").read_text() == record
+
+
+def test_leak_is_measured_and_reported(project, emseg):
+    code, out, _ = emseg("leak", "unet2", "--seeds", "2", "--set", "training.epochs=1", "--set", "augment.count=24")
+    assert code == 0
+    assert out.strip() == "reports/leak-cortex-unet2.md"
+    report = (project / "reports/leak-cortex-unet2.md").read_text()
+    assert "`emseg leak unet2 --seeds 2" in report
+    assert "seeds [0, 1]" in " ".join(report.split())
+    table = pd.read_csv(project / "reports/leak-cortex-unet2.csv").set_index("metric")
+    for protocol in ("paper", "heldout"):
+        runs = [project / f"runs/leak/cortex/{protocol}/unet2-fold0-seed{seed}/evaluation" for seed in (0, 1)]
+        means = [pd.read_csv(run / "scores.csv")["dice"].mean() for run in runs]
+        if protocol == "heldout":
+            # Under `paper` each seed divides the augmented images anew, so images, not runs, weigh equally.
+            assert table.loc["dice", "heldout_mean"] == pytest.approx(np.mean(means), abs=1e-5)
+    assert table.loc["dice", "gap_low"] <= table.loc["dice", "gap"] <= table.loc["dice", "gap_high"]
+    assert (project / "reports/leak-cortex-unet2.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("protocol", ["paper", "kfold"])
+def test_every_protocol_trains_and_is_named(project, emseg, protocol):
+    fold = 2 if protocol == "kfold" else 0
+    settings = [f"protocol.name={protocol}", "protocol.blocks=3", "augment.count=24", "training.epochs=1"]
+    changes = [part for setting in settings for part in ("--set", setting)]
+    assert emseg("train", "dmcn", "--fold", fold, *changes)[0] == 0
+    code, out, _ = emseg("evaluate", f"runs/single/dmcn-fold{fold}-seed0")
+    assert code == 0
+    assert f"protocol {protocol}" in out
+    assert ("(leaks)" in out) == (protocol == "paper")
 
 
 def test_data_check_reports_and_refuses(tmp_path, stack, emseg):

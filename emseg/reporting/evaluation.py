@@ -161,9 +161,10 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.Data
 
 
 def metric_means(metrics: dict[str, Any]) -> dict[str, float]:
-    """Flat metrics of metrics.json: each mean by its name, its interval as NAME_low and NAME_high."""
+    """Flat metrics of metrics.json: each mean by its name, its interval as interval/NAME_low and _high."""
     flat = {}
     for name in ALL_METRICS:
         for part, value in metrics[name].items():
-            flat[name if part == "mean" else f"{name}_{part}"] = value
+            # MLflow draws a section per prefix: intervals must not crowd the means.
+            flat[name if part == "mean" else f"interval/{name}_{part}"] = value
     return flat

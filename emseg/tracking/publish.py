@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 RECORD_TAG = "emseg.record_id"
 EVALUATION_TAG = "emseg.evaluation"
+_THRESHOLDS = {"chosen_on_validation": "threshold", "oracle": "oracle_threshold"}
 _STATUS = {FINISHED: "FINISHED", FAILED: "FAILED"}
 
 
@@ -105,7 +106,7 @@ class _LiveMirror:
 
 
 def _find_or_create_run(client: MlflowClient, record: RunRecord, facts: dict[str, Any]) -> str:
-    experiment_id = _experiment(client, facts["dataset"], facts["protocol"])
+    experiment_id = experiment_of(client, facts["dataset"], facts["protocol"])
     found = client.search_runs([experiment_id], f"tags.`{RECORD_TAG}` = '{facts['id']}'", max_results=1)
     if found:
         return found[0].info.run_id
@@ -127,16 +128,14 @@ def _find_or_create_run(client: MlflowClient, record: RunRecord, facts: dict[str
         tags["git.commit"] = lineage["git_commit"]
     run = client.create_run(experiment_id, run_name=record.name, tags=tags)
     run_id = run.info.run_id
-    from mlflow.entities import Param
-
     settings = {key: facts[key] for key in ("model", "protocol", "fold", "seed", "parameters")}
-    parameters = [Param(key, str(value)) for key, value in _flat(settings | facts["settings"]).items()]
-    client.log_batch(run_id, params=parameters)
+    client.log_batch(run_id, params=flat_parameters(settings | facts["settings"]))
     _log_dataset(client, run_id, facts)
     return run_id
 
 
-def _experiment(client: MlflowClient, dataset: str, protocol: str) -> str:
+def experiment_of(client: MlflowClient, dataset: str, protocol: str) -> str:
+    """Id of the experiment of a dataset and protocol, made where there is none."""
     leaking = protocol in LEAKING_PROTOCOLS
     name = f"{dataset}-{protocol}" + ("-leaks" if leaking else "")
     if existing := client.get_experiment_by_name(name):
@@ -144,7 +143,7 @@ def _experiment(client: MlflowClient, dataset: str, protocol: str) -> str:
     note = f"Membrane segmentation of {dataset} under protocol {protocol}."
     if leaking:
         note += " This protocol leaks: it tests on warped copies of training sections."
-    return client.create_experiment(name, tags={"mlflow.note.content": note})
+    return client.createexperiment_of(name, tags={"mlflow.note.content": note})
 
 
 def _log_dataset(client: MlflowClient, run_id: str, facts: dict[str, Any]) -> None:
@@ -167,8 +166,8 @@ def _log_end_of_training(client: MlflowClient, run_id: str, record: RunRecord, f
     weights = hashlib.sha256(record.weights_file.read_bytes()).hexdigest()
     if client.get_run(run_id).data.tags.get("weights.sha256") == weights:
         return
-    client.log_metric(run_id, "seconds_per_epoch", facts["seconds_per_epoch"])
-    client.log_metric(run_id, "best_epoch", facts["best_epoch"])
+    client.log_metric(run_id, "train/seconds_per_epoch", facts["seconds_per_epoch"])
+    client.log_metric(run_id, "train/best_epoch", facts["best_epoch"])
     for file in sorted(record.folder.iterdir()):
         if file.name in ("record.json", "history.csv", "weights.safetensors"):
             client.log_artifact(run_id, str(file), "record")
@@ -187,7 +186,7 @@ def _log_evaluation(client: MlflowClient, run_id: str, record: RunRecord) -> Non
     import numpy as np
     from skimage.io import imread
 
-    thresholds = {name: metrics[name] for name in ("threshold", "oracle_threshold")}
+    thresholds = {f"threshold/{name}": metrics[key] for name, key in _THRESHOLDS.items()}
     for name, value in (metric_means(metrics) | thresholds).items():
         client.log_metric(run_id, name, value)
     client.log_dict(run_id, json.loads(table.to_json(orient="split", index=False)), "scores.json")
@@ -217,6 +216,13 @@ def _metric_name(column: str) -> str:
     if column == "train_loss":
         return "train/loss"
     return f"validation/{column.removeprefix('validation_')}" if column.startswith("validation_") else f"train/{column}"
+
+
+def flat_parameters(settings: dict[str, Any]) -> list[Any]:
+    """Nested settings as MLflow parameters, with dotted names."""
+    from mlflow.entities import Param
+
+    return [Param(key, str(value)) for key, value in _flat(settings).items()]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ def serve_ui(port: int) -> int:
     for experiment in experiments:
         print(
             f"  {experiment.name}: http://127.0.0.1:{port}/#/experiments/{experiment.experiment_id}/runs"
-            "?workflowType=machine_learning"
+            "?workflowType=machine_learning&compareRunsMode=CHART"
         )
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri()]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

@@ -11,6 +11,7 @@ from emseg.data.stack import write_stack
 from emseg.metrics.scoring import ALL_METRICS
 from emseg.reporting.evaluation import evaluate_record, read_evaluation
 from emseg.tracking.publish import EVALUATION_TAG, RECORD_TAG, live_mirror, publish_record
+from emseg.tracking.summary import publish_records
 from emseg.training.record import RunRecord
 from emseg.training.run import load_or_make_augmented, split_of, train_model
 from emseg.training.trainer import TrainingDiverged
@@ -85,6 +86,23 @@ def test_everything_of_a_run_arrives_once(trained, source, store):
     assert len(store.list_artifacts(run_id, "panels")) == 2
     weights = {file.path for file in store.list_artifacts(run_id, "record")}
     assert "record/weights.safetensors" in weights
+
+
+def test_several_seeds_fold_under_a_parent_with_their_mean(trained, source, store):
+    records = [trained(seed=seed) for seed in (0, 1)]
+    tables = []
+    for record in records:
+        evaluate_record(record, source, trained.augmented)
+        tables.append(read_evaluation(record.folder.parent / "evaluation")[1])
+    runs = publish_records(store, records)
+    assert publish_records(store, records) == runs
+    assert len(all_runs(store)) == 3
+    parent = store.get_run(runs["weighted_unet"])
+    for record in records:
+        assert store.get_run(runs[record.name]).data.tags["mlflow.parentRunId"] == parent.info.run_id
+    for metric in ("v_rand", "dice"):
+        mean = np.mean([table[metric].mean() for table in tables])
+        assert parent.data.metrics[metric] == pytest.approx(mean, abs=1e-6)
 
 
 def test_a_record_made_without_a_store_is_delivered_later(trained, store, monkeypatch, capsys):
