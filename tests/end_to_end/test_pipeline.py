@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -164,6 +166,34 @@ def test_another_augmentation_seed_redoes_it_and_the_old_set_comes_back(clone):
     # Same seed, same bytes: making it again gives the same hash.
     clone.run("dvc", "repro", "--force", "--single-item", "augment")
     assert clone.md5("data/augmented") == before
+
+
+def test_a_killed_pipeline_goes_on_from_the_checkpoint(clone):
+    clone.change(training={"epochs": 40})
+    record = clone.folder / "runs/benchmark/unet2-fold0-seed0/training/record.json"
+    history = record.with_name("history.csv")
+    process = subprocess.Popen(
+        ["dvc", "repro", "train@unet2-0-0"],
+        cwd=clone.folder,
+        env=clone.environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if json.loads(record.read_text())["settings"]["training"]["epochs"] == 40 and history.is_file():
+            break
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert json.loads(record.read_text())["status"] == "running"
+    killed = json.loads(record.read_text())["id"]
+    clone.run("dvc", "repro", "train@unet2-0-0")
+    facts = json.loads(record.read_text())
+    assert (facts["id"], facts["status"], facts["resumed"], facts["epochs"]) == (killed, "finished", 1, 40)
+    clone.run("git", "checkout", "--quiet", "params.yaml", "dvc.lock")
+    clone.run("dvc", "checkout", "--force")
 
 
 def test_another_profile_runs_aside_and_git_sees_no_change(clone):
