@@ -46,6 +46,7 @@ speed: environment
 	python -m benchmarks.augmentation
 	python -m benchmarks.training
 	python -m benchmarks.prediction
+	python -m benchmarks.metrics
 
 test: environment
 	python -m pytest

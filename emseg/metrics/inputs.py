@@ -29,7 +29,7 @@ def prepare(probability: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.
         # One comparison that NaN fails too.
         if not (probability.min() >= 0 and probability.max() <= 1):
             raise ValueError("probability must be in [0, 1] everywhere, without NaN; apply the sigmoid to logits")
-    interior = label if label.dtype == bool else _interior(label)
+    interior = as_labels(label)
     if probability.ndim == 2:
         probability, interior = probability[None], interior[None]
     return probability, interior
@@ -40,7 +40,10 @@ def binarise(probability: np.ndarray, threshold: float) -> np.ndarray:
     return probability if probability.dtype == bool else probability > threshold
 
 
-def _interior(label: np.ndarray) -> np.ndarray:
+def as_labels(label: np.ndarray) -> np.ndarray:
+    """Interior as bool from bool, {0, 1} or {0, 255}; ValueError on other values."""
+    if label.dtype == bool:
+        return label
     if label.dtype.kind not in "uif":
         raise ValueError(f"label has dtype {label.dtype}; expected bool, {{0, 1}} or {{0, 255}}")
     values = np.unique(label)
