@@ -19,7 +19,9 @@ def main() -> None:
     (board,) = make_boards([evaluation_folder(record) for record in records])
     write_text(RESULTS / "leaderboard.csv", as_numbers([board]).to_csv(index=False, float_format="%.6f"))
     write_text(RESULTS / "leaderboard.md", as_markdown([board]))
-    figure = comparison_figure(board.title, board.rows, ["v_rand", "v_info", "pixel_error"])
+    # Baselines would squeeze the models into a corner; the table has them.
+    models = [row for row in board.rows if "runs" in row]
+    figure = comparison_figure(board.title, models, ["v_rand", "v_info", "pixel_error"])
     save_figure(figure, RESULTS / "comparison.png")
     histories = {record.name: record.history() for record in records}
     save_figure(learning_curves_figure(board.title, histories), RESULTS / "curves.png")

@@ -8,6 +8,7 @@ import os
 import shutil
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from emseg.errors import InputError
 from emseg.files import write_text
@@ -27,10 +28,9 @@ Made by `make benchmark DATA={data} PROFILE={profile}`, then `make report DATA={
 | folds, seeds | {folds}, {seeds} |
 | machine | {machine} |
 | torch | {torch}, {threads} threads |
-| commit | {commit} |
 
-| model | epochs | best epoch | training | network |
-|---|---|---|---|---|
+| model | epochs | best epoch | training | network | commit |
+|---|---|---|---|---|---|
 {runs}
 
 Training took {total:.1f} minutes in all.
@@ -64,7 +64,7 @@ def write_report(workspace: Path, reports: Path, data: str, profile: str) -> Pat
     lineage = facts["lineage"]
     rows = [
         f"| {run} | {f['epochs']} | {f['best_epoch']} | {minutes[run]:.1f} min | "
-        f"{', '.join(f'{key} {value}' for key, value in f['settings']['network'].items())} |"
+        f"{', '.join(f'{key} {value}' for key, value in f['settings']['network'].items())} | {_commit(f)} |"
         for run, f in records
     ]
     text = _TEMPLATE.format(
@@ -82,7 +82,6 @@ def write_report(workspace: Path, reports: Path, data: str, profile: str) -> Pat
         machine=lineage["device"],
         torch=lineage["packages"]["torch"],
         threads=lineage["threads"],
-        commit=lineage["git_commit"] + (" with uncommitted changes" if lineage["git_dirty"] else ""),
         runs="\n".join(rows),
         total=sum(minutes.values()),
     )
@@ -91,6 +90,11 @@ def write_report(workspace: Path, reports: Path, data: str, profile: str) -> Pat
         shutil.copy(workspace / RESULTS / f"{plot}.png", reports / f"{name}-{plot}.png")
     shutil.copy(workspace / RESULTS / "leaderboard.csv", reports / f"{name}.csv")
     return reports / f"{name}.md"
+
+
+def _commit(facts: dict[str, Any]) -> str:
+    lineage = facts["lineage"]
+    return str(lineage["git_commit"])[:10] + (" and uncommitted changes" if lineage["git_dirty"] else "")
 
 
 def _minutes(start: str, end: str) -> float:

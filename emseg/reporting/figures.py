@@ -100,7 +100,7 @@ def thresholds_figure(title: str, curves: pd.DataFrame, chosen: float) -> Figure
         for sections, style in (("validation", "--"), ("test", "-")):
             axis.plot(curves["threshold"], curves[f"{sections}_{metric}"], style, marker=".", label=sections)
         axis.axvline(chosen, color="0.6", linewidth=1)
-        axis.text(chosen, axis.get_ylim()[0], " chosen on validation", fontsize=8, color="0.4", va="bottom")
+        axis.text(chosen, 0.02, "chosen on validation ", fontsize=8, color="0.4", ha="right")
         axis.set_xlabel("threshold")
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
@@ -148,9 +148,10 @@ def comparison_figure(title: str, rows: list[dict[str, Any]], metrics: list[str]
         axis.set_xlabel(metric.replace("_", " "))
         axis.set_ylim(-0.6, len(rows) - 0.4)
         if metric == "pixel_error":
-            axis.axvspan(0, BORDER_TASTE, color="0.92")
-            axis.text(BORDER_TASTE, -0.5, "border taste ", fontsize=8, color="0.4", ha="right")
-            axis.set_xlim(left=min(0.05, means.min() * 0.9))
+            left = min(0.05, float(means.min()) * 0.9)
+            axis.set_xlim(left=left)
+            axis.axvspan(left, BORDER_TASTE, color="0.92")
+            axis.text(left, -0.5, " border taste", fontsize=8, color="0.4")
         axis.grid(axis="x", alpha=0.3)
         _plain(axis)
     return figure

@@ -143,7 +143,7 @@ def experiment_of(client: MlflowClient, dataset: str, protocol: str) -> str:
     note = f"Membrane segmentation of {dataset} under protocol {protocol}."
     if leaking:
         note += " This protocol leaks: it tests on warped copies of training sections."
-    return client.createexperiment_of(name, tags={"mlflow.note.content": note})
+    return client.create_experiment(name, tags={"mlflow.note.content": note})
 
 
 def _log_dataset(client: MlflowClient, run_id: str, facts: dict[str, Any]) -> None:
