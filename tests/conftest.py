@@ -2,6 +2,7 @@ import os
 import shutil
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,10 @@ from emseg.data.synthetic import make_synthetic
 from emseg.settings import Settings, load_settings, merge, read_yaml
 
 PROJECT = Path(__file__).parents[1]
+
+# No test asserts a time: a busy machine must not fail one.
+hypothesis.settings.register_profile("emseg", deadline=None)
+hypothesis.settings.load_profile("emseg")
 
 # One small, fast benchmark for every test that trains.
 TINY = {
