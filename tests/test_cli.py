@@ -90,6 +90,8 @@ def test_leak_is_measured_and_reported(project, emseg):
         if protocol == "heldout":
             # Under `paper` each seed divides the augmented images anew, so images, not runs, weigh equally.
             assert table.loc["dice", "heldout_mean"] == pytest.approx(np.mean(means), abs=1e-5)
+    gap = table.loc["dice", "heldout_mean"] - table.loc["dice", "seen_mean"]
+    assert table.loc["dice", "gap"] == pytest.approx(gap, abs=1e-5)
     assert table.loc["dice", "gap_low"] <= table.loc["dice", "gap"] <= table.loc["dice", "gap_high"]
     assert (project / "reports/leak-cortex-unet2.png").stat().st_size > 1000
 
