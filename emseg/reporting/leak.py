@@ -125,11 +125,12 @@ Made by `{command}`.
 {chr(10).join(lines)}
 
 Mean and 95 % bootstrap interval over images, each first averaged over seeds {seeds}. The same network, recipe and
-budget under both protocols: {training["epochs"]} epochs of {training["images_per_epoch"]} images. The first column
-is what a paper would print: {images[LEAKING]} augmented test images, warped copies of sections that were trained on.
-The next two are the models of both protocols on the same {images[HONEST]} sections: the first saw warped copies of
-them, the second never did. The gap is the last minus the one before, paired by section. Cell metrics use the threshold that
-each model's own validation images chose, pixel metrics 0.5.
+budget under both protocols: {training["epochs"]} epochs of {training["images_per_epoch"]} images.
+
+The first column is what a paper would print: {images[LEAKING]} augmented test images, warped copies of sections
+that were trained on. The next two are the models of both protocols on the same {images[HONEST]} sections: the first
+saw warped copies of them, the second never did. The gap is the last minus the one before, paired by section. Cell
+metrics use the threshold that each model's own validation images chose, pixel metrics 0.5.
 
 | | |
 |---|---|
