@@ -185,7 +185,7 @@ class Predictor:
 
 
 def predict(
-    network: Network,
+    model: Network,
     sections: np.ndarray,
     mode: Mode = "auto",
     test_time_augmentation: bool = False,
@@ -196,12 +196,12 @@ def predict(
     """Probability of cell interior for every pixel of a stack.
 
     Args:
-        network: a catalog network.
+        model: a catalog network.
         sections: (Z, Y, X) of any size; 8 bit, float in [0, 1], or anything with a `normalization`.
         mode: see `Predictor`.
         test_time_augmentation: average over the 8 symmetries of the square.
         normalization: grey levels to [0, 1].
-        device: where to predict; None: where the network is.
+        device: where to predict; None: where the model is.
         out: float32 (Z, Y, X) to write into, such as a memory map; None makes an array.
 
     Returns:
@@ -212,7 +212,7 @@ def predict(
     """
     if sections.ndim != 3:
         raise ValueError(f"sections must be a stack (Z, Y, X), not of shape {sections.shape}")
-    predictor = Predictor(network, normalization, mode, test_time_augmentation, device)
+    predictor = Predictor(model, normalization, mode, test_time_augmentation, device)
     result = np.empty(sections.shape, np.float32) if out is None else out
     for index, probability in enumerate(predictor.stream(sections)):
         result[index] = probability
