@@ -39,7 +39,9 @@ else
 endif
 
 report: environment
-	python -m pipelines.report $(DATA) $(PROFILE)
+	python -m pipelines.report $(if $(filter default,$(PROFILE)),runs/benchmark,workspaces/$(DATA)-$(PROFILE)/runs) \
+		reports/$(DATA)-$(PROFILE) --title "$(DATA), profile $(PROFILE)" \
+		--command "make benchmark DATA=$(DATA) PROFILE=$(PROFILE)"
 
 speed: environment
 	python -m benchmarks.separation

@@ -1,39 +1,131 @@
-"""A training step in our layout (channels_last) against the framework's default layout."""
+"""Training as emseg does it, tracking included, against the plain loop.
+
+The plain loop has the default layout, float32 and an optimiser that is not fused. Both train the same network on
+crops of one size. Rates are of convolution arithmetic; the yardsticks are a large matrix product and a large
+convolution on the same device, measured in the same run.
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 
-from benchmarks.common import print_machine, seconds
+from benchmarks.common import print_machine, seconds, sections
+from emseg.data.normalization import Normalization
+from emseg.data.sources import Source
 from emseg.models import build_model
-from emseg.training.losses import binary_cross_entropy
+from emseg.settings import Settings, profile_values, validate_settings
+from emseg.tracking.publish import live_mirror
+from emseg.training.cost import flop_per_crop
+from emseg.training.distributed import training_device
+from emseg.training.record import RunRecord
+from emseg.training.run import load_or_make_augmented, split_of, train_model
 
-SIZES = {"dmcn": 256, "weighted_unet": 256, "unet2": 256}
+MODELS = ("dmcn", "weighted_unet", "unet2", "residual_unet", "supervised_unet")
+STEPS = 24
 
 
-def step_seconds(name: str, side: int, memory_format: torch.memory_format) -> float:
+def settings_for(model: str) -> Settings:
+    """Profile best, cut to two epochs of a few steps."""
+    changes = {
+        "protocol": {"validation": 1},
+        "augment": {"count": 2},
+        "training": {"epochs": 2, "images_per_epoch": 8 * STEPS, "warmup_epochs": 0.0},
+        "benchmark": [model],
+        "models": {model: {"loss": "bce", "weight_map": None}},
+    }
+    return validate_settings(profile_values(Path(), "best", changes), "")
+
+
+def plain_step(model: str, settings: Settings, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Seconds of one step of the plain loop."""
     torch.manual_seed(0)
-    network = build_model(name, base_channels=16).train()
-    network.to(memory_format=memory_format)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(network.parameters())
-    images = torch.rand(4, 1, side, side).contiguous(memory_format=memory_format)
-    labels = (torch.rand(4, 1, side, side) > 0.2).float()
+    network = build_model(model, **settings.models[model].network.overrides()).train().to(images.device)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=False, foreach=False)
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        binary_cross_entropy(network(images), labels).backward()
+        optimizer.zero_grad()
+        F.binary_cross_entropy_with_logits(network(images), labels).backward()
         optimizer.step()
+        _wait(images.device)
 
-    return seconds(step, 7)
+    return seconds(step, 5)
+
+
+def our_epoch(model: str, settings: Settings, source: Source) -> tuple[float, float]:
+    """Seconds of the second epoch of a run, validation and checkpoint included, and of telling MLflow about it."""
+    augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
+    with tempfile.TemporaryDirectory() as folder, live_mirror() as mirror:
+        trained, told = [], []
+
+        def after_epoch(record: RunRecord) -> None:
+            trained.append(time.perf_counter())
+            mirror(record)
+            told.append(time.perf_counter())
+
+        train_model(model, settings, source, augmented, 0, 0, Path(folder) / "run", after_epoch=after_epoch)
+    return trained[2] - told[1], told[2] - trained[2]
+
+
+def yardsticks(device: torch.device) -> dict[str, float]:
+    """FLOP/s of a large product and a large convolution, in float32 and bfloat16."""
+    rates = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        a = torch.randn(4096, 4096, device=device, dtype=dtype)
+
+        def product(a: torch.Tensor = a) -> None:
+            a @ a
+            _wait(device)
+
+        rates[f"{name} product"] = 2 * 4096**3 / seconds(product, 5)
+        x = torch.randn(4, 128, 128, 128, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        w = torch.randn(128, 128, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+        def convolution(x: torch.Tensor = x, w: torch.Tensor = w) -> None:
+            F.conv2d(x, w, padding=1)
+            _wait(device)
+
+        rates[f"{name} convolution"] = 2 * 9 * 128 * 128 * 4 * 128**2 / seconds(convolution, 5)
+    return rates
 
 
 def main() -> None:
+    """Print every model's throughput."""
+    device = training_device()
+    store = tempfile.TemporaryDirectory()
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{store.name}/mlflow.db"
     print_machine()
-    for name, side in SIZES.items():
-        default = step_seconds(name, side, torch.contiguous_format)
-        ours = step_seconds(name, side, torch.channels_last)
+    images, labels, name = sections(8)
+    empty = images[:0]
+    source = Source("benchmark", images, labels, empty, labels[:0])
+    rates = yardsticks(device)
+    print("yardsticks: " + ", ".join(f"{what} {rate / 1e9:.0f} GFLOP/s" for what, rate in rates.items()))
+    best_float32 = max(rates["float32 product"], rates["float32 convolution"])
+    print(f"profile best, batches of 8 crops of 256 x 256 of the {name}, warped as they are cut")
+    for model in MODELS:
+        settings = settings_for(model)
+        flop = flop_per_crop(model, settings.models[model].network.overrides(), 256, 256)
+        crops = torch.from_numpy(Normalization(0, 255)(images[:, None, :256, :256])).to(device)
+        truth = torch.from_numpy(labels[:, None, :256, :256]).float().to(device)
+        plain = 8 / plain_step(model, settings, crops, truth)
+        epoch, tracking = our_epoch(model, settings, source)
+        ours = 8 * STEPS / epoch
+        images_per_epoch = profile_values(Path(), "best", {})["training"]["images_per_epoch"]
+        full_epoch = images_per_epoch / ours
         print(
-            f"{name}, 16 base channels, 4 crops of {side} x {side}: default layout {default:.3f} s, "
-            f"ours {ours:.3f} s, ratio {default / ours:.2f}"
+            f"{model}: {ours:.1f} images/s, {ours * flop / 1e9:.0f} GFLOP/s "
+            f"({ours * flop / best_float32:.0%} of the float32 yardstick); "
+            f"plain loop {plain:.1f} images/s, ratio {ours / plain:.2f}; "
+            f"MLflow {tracking * 1000:.0f} ms, {tracking / full_epoch:.2%} of an epoch of {images_per_epoch} images"
         )
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

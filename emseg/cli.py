@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emseg.errors import InputError
+from emseg.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from emseg.data.sources import Progress
@@ -31,12 +31,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to
 
 
 def main() -> None:
-    """Run the command; bad input becomes one sentence and exit code 2."""
+    """Run the command; bad input becomes one sentence and exit code 2, work that failed one and exit code 1."""
     try:
         app()
-    except InputError as error:
+    except (InputError, RunError) as error:
         print(f"emseg: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, InputError) else 1)
 
 
 @data_app.command("add")
@@ -100,13 +100,22 @@ def train(
     change: Annotated[list[str] | None, typer.Option("--set", help="Change a setting for this run: KEY=VALUE.")] = None,
     settings_file: Annotated[Path, typer.Option("--settings", help="Settings to use.")] = Path("params.yaml"),
     folder: Annotated[Path | None, typer.Option(help="Run folder; default runs/single/NAME.")] = None,
+    budget_minutes: Annotated[
+        float | None, typer.Option(help="Stop after so much training time; the schedule fits itself to it.")
+    ] = None,
     maximum_steps: Annotated[int | None, typer.Option(help="Stop early, to try a recipe out.")] = None,
 ) -> None:
     """Train one model outside the pipeline. The same command goes on where a killed run stopped.
 
+    Several GPUs share a run when torchrun starts the command.
+
     Examples:
 
         emseg train unet2
+
+        emseg train residual_unet --budget-minutes 20
+
+        torchrun --nproc-per-node 4 -m emseg.cli train unet2
 
         emseg train unet2 --seed 1 --set data.source=isbi2012 --set training.epochs=20
     """
@@ -115,30 +124,26 @@ def train(
     from emseg.tracking.publish import live_mirror
     from emseg.training.record import run_name
     from emseg.training.run import check_settings, load_or_make_augmented, split_of, train_model
-    from emseg.training.trainer import TrainingDiverged
 
-    settings = load_settings(settings_file, change)
+    budget = [] if budget_minutes is None else [f"models.{model}.training.budget_minutes={budget_minutes}"]
+    settings = load_settings(settings_file, [*(change or []), *budget])
     settings.recipe(model)
     source = load_source(settings.data.source)
     check_settings(settings, source, [model])
     augmented = load_or_make_augmented(settings, source, split_of(settings, source, fold))
     folder = folder or Path("runs/single") / run_name(model, fold, seed)
-    try:
-        with live_mirror() as mirror:
-            train_model(
-                model,
-                settings,
-                source,
-                augmented,
-                fold,
-                seed,
-                folder / "training",
-                after_epoch=mirror,
-                maximum_steps=maximum_steps,
-            )
-    except TrainingDiverged as error:
-        print(f"emseg: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+    with live_mirror() as mirror:
+        train_model(
+            model,
+            settings,
+            source,
+            augmented,
+            fold,
+            seed,
+            folder / "training",
+            after_epoch=mirror,
+            maximum_steps=maximum_steps,
+        )
     print(f"{folder} is trained; score it with `emseg evaluate {folder}`")
 
 
@@ -234,28 +239,29 @@ def leak(
 
 @app.command()
 def publish(
-    records: Annotated[list[Path] | None, typer.Argument(help="Run folders; default: every run below runs.")] = None,
+    records: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders, or zip files packed elsewhere; default: all below runs.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Deliver run records to MLflow. A record becomes one MLflow run, however often it is published.
 
-    Example:
+    Examples:
 
         MLFLOW_TRACKING_URI=http://mlflow.lab:5000 emseg publish runs/single/unet2-fold0-seed0
+
+        emseg publish packed/*.zip         runs of `python -m pipelines.jobs` on another machine
     """
+    from emseg.reporting.imported import import_run
     from emseg.tracking.publish import publish_record
-    from emseg.tracking.store import StoreUnreachableError, connect, store_uri
+    from emseg.tracking.store import connect, store_uri
     from emseg.training.record import RunRecord
 
     folders = records or sorted(file.parent for file in Path("runs").glob("**/training/record.json"))
     if not folders:
         raise InputError("no run records below runs; train one with `make benchmark` or `emseg train`")
-    runs = [RunRecord.open(folder) for folder in folders]
-    try:
-        client = connect()
-    except StoreUnreachableError as error:
-        print(f"emseg: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+    runs = [import_run(path) if path.suffix == ".zip" else RunRecord.open(path) for path in folders]
+    client = connect()
     delivered = {str(run.folder): publish_record(client, run) for run in runs}
     if as_json:
         print(json.dumps({"store": store_uri(), "runs": delivered}, indent=2))

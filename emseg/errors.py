@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend."""
+"""The errors that end a command with one sentence instead of a traceback."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class RunError(RuntimeError):
+    """The input was right but the work could not be finished: one sentence, exit code 1."""

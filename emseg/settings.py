@@ -117,10 +117,18 @@ class RecipeSettings(_Settings):
     schedule: Literal["constant", "cosine"]
     warmup_epochs: float = Field(ge=0)
     epochs: int = Field(ge=1)
+    budget_minutes: float | None = Field(gt=0)
+    """Stop after so much training time, with the schedule fitted to it; null: after `epochs`, whatever they take."""
+    augmentation: Literal["stored", "fresh"]
+    """Crops of the augmented images that DVC versions, or crops of the sections themselves, each warped anew."""
+    weight_average: float = Field(ge=0, lt=1)
+    """Share that a step keeps of the running mean of the weights, which is validated and kept; 0: no mean."""
     images_per_epoch: int = Field(ge=1)
     batch: int = Field(ge=1)
     micro_batch: int | None = Field(ge=1)
     """Images that go through the network at once; gradients of a batch are accumulated. null: the batch."""
+    precision: Literal["auto", "float32", "bfloat16"]
+    """Of the forward and backward pass; auto: bfloat16 where the device has instructions for it."""
     crop: int | None = Field(ge=8)
     """Side of the label crop, pixels; null: the whole section."""
     positions: Literal["random", "corners"]
@@ -207,7 +215,32 @@ def load_settings(path: str | Path = "params.yaml", assignments: list[str] | Non
         for part in reversed(key.split(".")):
             change = {part: change}
         merge(values, change)
-    return _validated(Settings, values, f"{path}: ")
+    return validate_settings(values, f"{path}: ")
+
+
+def profile_values(project: Path, profile: str | None, changes: dict[str, Any]) -> dict[str, Any]:
+    """params.yaml with a profile of profiles.yaml and then `changes` laid over it, not yet validated.
+
+    Raises:
+        InputError: there is no such profile, or a file is missing or not YAML.
+    """
+    values = read_yaml(project / "params.yaml")
+    if profile is not None:
+        profiles = read_yaml(project / "profiles.yaml")
+        if profile not in profiles:
+            raise InputError(f"no profile {profile} in profiles.yaml; there are {', '.join(profiles)}")
+        merge(values, profiles[profile] or {})
+    merge(values, changes)
+    return values
+
+
+def validate_settings(values: dict[str, Any], where: str) -> Settings:
+    """Settings from plain values.
+
+    Raises:
+        InputError: a key is unknown, missing, or of the wrong type; the sentence begins with `where`.
+    """
+    return _validated(Settings, values, where)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

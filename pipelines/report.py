@@ -1,119 +1,25 @@
-"""Write a benchmark's results to reports/, from its run records alone.
+"""Write the report of evaluated runs, from their records alone.
 
-python -m pipelines.report isbi2012 quick      writes reports/isbi2012-quick.md and its two plots
+    python -m pipelines.report workspaces/isbi2012-quick/runs reports/isbi2012-quick \\
+        --title "ISBI 2012, profile quick" --command "make benchmark DATA=isbi2012 PROFILE=quick"
 """
 
 import argparse
-import os
-import shutil
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from emseg.errors import InputError
-from emseg.files import write_text
-from pipelines.stage import RESULTS, benchmark_records, current_settings, run_stage
-
-_TEMPLATE = """# {title}
-
-Made by `make benchmark DATA={data} PROFILE={profile}`, then `make report DATA={data} PROFILE={profile}`.
-
-{board}
-## How it was run
-
-| | |
-|---|---|
-| protocol | {protocol}: trained on sections {training}, checkpoint chosen on {validation}, tested on {test} |
-| threshold | 0.5 |
-| folds, seeds | {folds}, {seeds} |
-| machine | {machine} |
-| torch | {torch}, {threads} threads |
-
-| model | epochs | best epoch | training | network | commit |
-|---|---|---|---|---|---|
-{runs}
-
-Training took {total:.1f} minutes in all.
-
-## Learning curves
-
-![training loss and validation pixel error]({name}-curves.png)
-
-![mean and interval per model]({name}-comparison.png)
-"""
-
-
-def write_report(workspace: Path, reports: Path, data: str, profile: str) -> Path:
-    """Compose the report of the benchmark in `workspace`.
-
-    Raises:
-        InputError: the benchmark has not been run to its end.
-    """
-    if not (workspace / RESULTS / "leaderboard.md").is_file():
-        raise InputError(f"{workspace} holds no results; run `make benchmark DATA={data} PROFILE={profile}` first")
-    here = Path.cwd()
-    os.chdir(workspace)
-    try:
-        settings = current_settings()
-        records = [(record.name, record.read()) for record in benchmark_records(settings)]
-    finally:
-        os.chdir(here)
-    name = f"{data}-{profile}"
-    minutes = {run: _minutes(facts["created"], facts["finished"]) for run, facts in records}
-    facts = records[0][1]
-    lineage = facts["lineage"]
-    rows = [
-        f"| {run} | {f['epochs']} | {f['best_epoch']} | {minutes[run]:.1f} min | "
-        f"{', '.join(f'{key} {value}' for key, value in f['settings']['network'].items())} | {_commit(f)} |"
-        for run, f in records
-    ]
-    text = _TEMPLATE.format(
-        title=f"{data}, profile {profile}",
-        data=data,
-        profile=profile,
-        name=name,
-        board=(workspace / RESULTS / "leaderboard.md").read_text(encoding="utf-8"),
-        protocol=facts["protocol"],
-        training=_span(facts["split"]["training"]),
-        validation=_span(facts["split"]["validation"]),
-        test=_span(facts["split"]["test"]),
-        folds=settings.protocol.folds,
-        seeds=settings.seeds,
-        machine=lineage["device"],
-        torch=lineage["packages"]["torch"],
-        threads=lineage["threads"],
-        runs="\n".join(rows),
-        total=sum(minutes.values()),
-    )
-    write_text(reports / f"{name}.md", text)
-    for plot in ("curves", "comparison"):
-        shutil.copy(workspace / RESULTS / f"{plot}.png", reports / f"{name}-{plot}.png")
-    shutil.copy(workspace / RESULTS / "leaderboard.csv", reports / f"{name}.csv")
-    return reports / f"{name}.md"
-
-
-def _commit(facts: dict[str, Any]) -> str:
-    lineage = facts["lineage"]
-    return str(lineage["git_commit"])[:10] + (" and uncommitted changes" if lineage["git_dirty"] else "")
-
-
-def _minutes(start: str, end: str) -> float:
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() / 60
-
-
-def _span(sections: list[int]) -> str:
-    return f"{sections[0]}-{sections[-1]}" if sections else "none"
+from emseg.reporting.report import write_report
+from pipelines.stage import run_stage
 
 
 def main() -> None:
-    """Write the report of the benchmark named on the command line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("data")
-    parser.add_argument("profile")
+    """Write the report named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="folder below which the runs are")
+    parser.add_argument("report", type=Path, help="folder to write to")
+    parser.add_argument("--title", required=True)
+    parser.add_argument("--command", required=True, help="how the runs were made, to print")
     arguments = parser.parse_args()
-    name = f"{arguments.data}-{arguments.profile}"
-    workspace = Path() if arguments.profile == "default" else Path("workspaces") / name
-    print(write_report(workspace, Path("reports"), arguments.data, arguments.profile))
+    print(write_report(arguments.runs, arguments.report, arguments.title, arguments.command))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from emseg.errors import InputError
 from emseg.files import write_text
-from emseg.settings import load_settings, merge, read_yaml
+from emseg.settings import profile_values, validate_settings
 from pipelines.stage import run_stage
 
 _LINKED = ("emseg", "pipelines", "data/sources")
@@ -26,22 +25,10 @@ def make_workspace(project: Path, data: str, profile: str) -> Path:
     Raises:
         InputError: there is no such profile, or the profile does not fit the settings.
     """
-    profiles = read_yaml(project / "profiles.yaml")
-    if profile not in profiles:
-        raise InputError(f"no profile {profile} in profiles.yaml; there are {', '.join(profiles)}")
-    values = read_yaml(project / "params.yaml")
-    merge(values, profiles[profile] or {})
-    merge(values, {"data": {"source": data}})
+    values = profile_values(project, profile, {"data": {"source": data}})
+    validate_settings(values, f"profiles.yaml, {profile}: ")
     folder = project / "workspaces" / f"{data}-{profile}"
-    folder.mkdir(parents=True, exist_ok=True)
-    candidate = folder / "params.yaml.candidate"
-    write_text(candidate, yaml.safe_dump(values, sort_keys=False))
-    try:
-        load_settings(candidate)
-    except InputError as error:
-        candidate.unlink()
-        raise InputError(f"profiles.yaml, {profile}: {error}") from error
-    candidate.replace(folder / "params.yaml")
+    write_text(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False))
     shutil.copy(project / "dvc.yaml", folder / "dvc.yaml")
     shutil.copy(project / ".dvcignore", folder / ".dvcignore")
     write_text(

@@ -23,12 +23,20 @@ hypothesis.settings.load_profile("emseg")
 TINY = {
     "protocol": {"held_out": 2, "validation": 2},
     "augment": {"count": 12, "separation_limit": 24.0},
-    "training": {"epochs": 3, "images_per_epoch": 8, "batch": 4, "crop": 32, "warmup_epochs": 0.0},
+    "training": {
+        "epochs": 3,
+        "images_per_epoch": 8,
+        "batch": 4,
+        "crop": 32,
+        "warmup_epochs": 0.0,
+        "precision": "float32",
+    },
     "models": {
         "dmcn": {"network": {"base_channels": 2}},
         "unet1": {"network": {"base_channels": 2, "depth": 1}, "training": {"crop": 32}},
         "weighted_unet": {"network": {"base_channels": 2, "depth": 2}},
         "unet2": {"network": {"base_channels": 2, "depth": 2}},
+        "supervised_unet": {"network": {"base_channels": 2, "depth": 1}, "loss": "bce"},
     },
 }
 
@@ -101,3 +109,25 @@ def store(tmp_path, empty_store, monkeypatch):
     from emseg.tracking.store import connect
 
     return connect()
+
+
+TRAIN = """
+import sys, torch
+from pathlib import Path
+from emseg.data.sources import load_source
+from emseg.settings import load_settings
+from emseg.training.run import load_or_make_augmented, split_of, train_model
+torch.set_num_threads(1)
+settings = load_settings(sys.argv[1])
+source = load_source("cortex", Path(sys.argv[2]))
+augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
+train_model("weighted_unet", settings, source, augmented, 0, 0, Path(sys.argv[3]))
+"""
+
+
+@pytest.fixture
+def train_script(tmp_path) -> Path:
+    """A script that trains weighted_unet: its arguments are params.yaml, the folder of sources, the run folder."""
+    path = tmp_path / "train.py"
+    path.write_text(TRAIN)
+    return path

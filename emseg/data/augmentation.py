@@ -8,12 +8,79 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from emseg.settings import AugmentSettings
+
+
+@dataclass(frozen=True)
+class Warps:
+    """The random numbers of a batch's warps and jitters: small, drawn on the CPU, applied on any device.
+
+    Attributes:
+        matrix: (N, 2, 2), rows and columns of the source as a function of those of the result, from the centre.
+        shift: (N, 2), share of the side.
+        displacement: (N, 2, rows, columns), pixels at the control points of the elastic deformation, or None.
+        contrast, brightness: (N,), relative change around the mean, and added grey level; None for no jitter.
+    """
+
+    matrix: torch.Tensor
+    shift: torch.Tensor
+    displacement: torch.Tensor | None
+    contrast: torch.Tensor | None
+    brightness: torch.Tensor | None
+
+    def __getitem__(self, part: slice) -> Warps:
+        """The warps of some images of the batch."""
+
+        def of(values: torch.Tensor | None) -> torch.Tensor | None:
+            return None if values is None else values[part]
+
+        return Warps(self.matrix[part], self.shift[part], of(self.displacement), of(self.contrast), of(self.brightness))
+
+
+def draw_warps(count: int, height: int, width: int, settings: AugmentSettings, generator: torch.Generator) -> Warps:
+    """Draw the warps and jitters of `count` images of (height, width) pixels, with a CPU generator."""
+
+    def uniform(limit: float) -> torch.Tensor:
+        return (torch.rand(count, generator=generator) * 2 - 1) * limit
+
+    angle, shear = uniform(math.radians(settings.rotation)), uniform(math.radians(settings.shear))
+    zoom_y, zoom_x = 1 + uniform(settings.zoom), 1 + uniform(settings.zoom)
+    shift = torch.stack([uniform(settings.shift), uniform(settings.shift)], dim=-1)
+    flips = torch.where(torch.rand(2, count, generator=generator) < 0.5, -1.0, 1.0)
+    if settings.flip:
+        zoom_y, zoom_x = zoom_y * flips[0], zoom_x * flips[1]
+    cosine, sine = torch.cos(angle), torch.sin(angle)
+    # Rotation x shear x zoom, the order in which the study's tool composes them.
+    matrix = torch.stack(
+        [
+            torch.stack([cosine * zoom_y, (sine + cosine * torch.tan(shear)) * zoom_x], dim=-1),
+            torch.stack([-sine * zoom_y, (cosine - sine * torch.tan(shear)) * zoom_x], dim=-1),
+        ],
+        dim=-2,
+    )
+    displacement = contrast = brightness = None
+    if settings.elastic_amplitude > 0:
+        rows, columns = (max(3, math.ceil(side / settings.elastic_spacing) + 1) for side in (height, width))
+        displacement = torch.randn(count, 2, rows, columns, generator=generator) * settings.elastic_amplitude
+    if settings.brightness or settings.contrast:
+        draws = torch.rand(2, count, generator=generator) * 2 - 1
+        contrast, brightness = draws[0] * settings.contrast, draws[1] * settings.brightness
+    return Warps(matrix, shift, displacement, contrast, brightness)
+
+
+def apply_warps(
+    warps: Warps, images: torch.Tensor, labels: torch.Tensor, *others: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Warp a batch with warps drawn before; arguments and results as those of `augment`."""
+    grid = _sampling_grid(warps, images.shape[-2], images.shape[-1], images.device)
+    warped = [_jitter(_sample(images, grid, "bilinear"), warps), _sample(labels, grid, "nearest")]
+    return (*warped, *(_sample(other, grid, "bilinear") for other in others))
 
 
 def augment(
@@ -41,12 +108,7 @@ def augment(
     count, _, height, width = images.shape
     if any((*other.shape[:1], *other.shape[2:]) != (count, height, width) for other in (labels, *others)):
         raise ValueError("images, labels and others must agree in N, Y and X")
-    grid = _sampling_grid(count, height, width, settings, generator).to(images.device)
-    warped = [
-        _jitter(_sample(images, grid, "bilinear"), settings, generator),
-        _sample(labels, grid, "nearest"),
-    ]
-    return (*warped, *(_sample(other, grid, "bilinear") for other in others))
+    return apply_warps(draw_warps(count, height, width, settings, generator), images, labels, *others)
 
 
 def augment_sections(
@@ -88,47 +150,18 @@ def augment_sections(
         yield image[:, 0].numpy(), label[:, 0].numpy() > 0.5, separation[:, 0].numpy(), sources
 
 
-def _sampling_grid(
-    count: int, height: int, width: int, settings: AugmentSettings, generator: torch.Generator
-) -> torch.Tensor:
-    def uniform(limit: float) -> torch.Tensor:
-        return (torch.rand(count, generator=generator) * 2 - 1) * limit
-
-    angle, shear = uniform(math.radians(settings.rotation)), uniform(math.radians(settings.shear))
-    zoom_y, zoom_x = 1 + uniform(settings.zoom), 1 + uniform(settings.zoom)
-    shift_y, shift_x = uniform(settings.shift) * height, uniform(settings.shift) * width
-    flips = torch.where(torch.rand(2, count, generator=generator) < 0.5, -1.0, 1.0)
-    if settings.flip:
-        zoom_y, zoom_x = zoom_y * flips[0], zoom_x * flips[1]
-
-    cosine, sine = torch.cos(angle), torch.sin(angle)
-    # Rows and columns of the source as a function of rows and columns of the result, both from the centre:
-    # rotation x shear x zoom, the order in which the study's tool composes them.
-    matrix = torch.stack(
-        [
-            torch.stack([cosine * zoom_y, (sine + cosine * torch.tan(shear)) * zoom_x], dim=-1),
-            torch.stack([-sine * zoom_y, (cosine - sine * torch.tan(shear)) * zoom_x], dim=-1),
-        ],
-        dim=-2,
-    )
-    y = torch.arange(height, dtype=torch.float32) - (height - 1) / 2
-    x = torch.arange(width, dtype=torch.float32) - (width - 1) / 2
+def _sampling_grid(warps: Warps, height: int, width: int, device: torch.device) -> torch.Tensor:
+    y = torch.arange(height, dtype=torch.float32, device=device) - (height - 1) / 2
+    x = torch.arange(width, dtype=torch.float32, device=device) - (width - 1) / 2
     points = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)
-    source = torch.einsum("nij,yxj->nyxi", matrix, points)
-    source += torch.stack([shift_y, shift_x], dim=-1)[:, None, None]
-    if settings.elastic_amplitude > 0:
-        source += _elastic_displacement(count, height, width, settings, generator)
+    source = torch.einsum("nij,yxj->nyxi", warps.matrix.to(device), points)
+    side = torch.tensor([height, width], dtype=torch.float32)
+    source += (warps.shift * side).to(device)[:, None, None]
+    if warps.displacement is not None:
+        smooth = F.interpolate(warps.displacement.to(device), size=(height, width), mode="bicubic", align_corners=True)
+        source += smooth.permute(0, 2, 3, 1)
     # grid_sample wants (x, y) in units of half the side.
     return torch.stack([source[..., 1] * (2 / width), source[..., 0] * (2 / height)], dim=-1)
-
-
-def _elastic_displacement(
-    count: int, height: int, width: int, settings: AugmentSettings, generator: torch.Generator
-) -> torch.Tensor:
-    rows, columns = (max(3, math.ceil(side / settings.elastic_spacing) + 1) for side in (height, width))
-    control = torch.randn(count, 2, rows, columns, generator=generator) * settings.elastic_amplitude
-    smooth = F.interpolate(control, size=(height, width), mode="bicubic", align_corners=True)
-    return smooth.permute(0, 2, 3, 1)
 
 
 def _sample(batch: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
@@ -136,10 +169,9 @@ def _sample(batch: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
     return sampled.to(batch.dtype)
 
 
-def _jitter(images: torch.Tensor, settings: AugmentSettings, generator: torch.Generator) -> torch.Tensor:
-    if not (settings.brightness or settings.contrast):
+def _jitter(images: torch.Tensor, warps: Warps) -> torch.Tensor:
+    if warps.contrast is None or warps.brightness is None:
         return images
-    draws = (torch.rand(2, len(images), 1, 1, 1, generator=generator) * 2 - 1).to(images.device)
+    contrast, brightness = (draw.to(images.device)[:, None, None, None] for draw in (warps.contrast, warps.brightness))
     mean = images.mean(dim=(-2, -1), keepdim=True)
-    jittered = (images - mean) * (1 + draws[0] * settings.contrast) + mean + draws[1] * settings.brightness
-    return jittered.clamp(0, 1)
+    return ((images - mean) * (1 + contrast) + mean + brightness).clamp(0, 1)

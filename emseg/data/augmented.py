@@ -162,9 +162,7 @@ def fold_data(source: Source, split: Split, augmented: AugmentedSet, seed: int) 
             augmented.normalization,
         )
 
-    def grey(images: np.ndarray) -> np.ndarray:
-        return np.rint(augmented.normalization(images) * 255).astype(np.uint8)
-
+    grey = augmented.normalization.grey
     validation, test = np.array(split.validation), np.array(split.test)
     stacks = (
         (source.test_images, source.test_labels) if split.protocol == "official" else (source.images, source.labels)

@@ -25,3 +25,7 @@ class Normalization:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """`images` of any dtype as float32 in [0, 1]."""
         return np.clip((images.astype(np.float32) - self.low) / (self.high - self.low), 0, 1)
+
+    def grey(self, images: np.ndarray) -> np.ndarray:
+        """`images` as uint8, normalised grey levels times 255."""
+        return np.rint(self(images) * 255).astype(np.uint8)

@@ -12,6 +12,7 @@ from torch import nn
 from emseg.errors import InputError
 from emseg.models.dmcn import DMCN
 from emseg.models.network import Network
+from emseg.models.residual_unet import ResidualUNet
 from emseg.models.unet import UNet
 
 
@@ -68,9 +69,10 @@ def build_model(name: str, **overrides: Any) -> Network:
     """Build a network with freshly drawn weights (PyTorch's global generator).
 
     Args:
-        name: a catalog name: dmcn, unet1, weighted_unet, unet2, or one that was registered.
-        overrides: changes to the study's layout. All: `base_channels`, `normalization` ('none' or 'batch'),
-            `dropout` (one rate for every level, or a rate per level). U-Nets: `depth`, `padding`.
+        name: a catalog name: dmcn, unet1, weighted_unet, unet2 (the study's), residual_unet, supervised_unet,
+            or one that was registered.
+        overrides: changes to the layout. All: `base_channels`, `normalization` ('none' or 'batch'),
+            `dropout` (one rate for every level, or a rate per level). U-Nets: `depth`; the study's: `padding`.
 
     Returns:
         A module that maps (N, 1, Y, X) float32 to logits (N, 1, Y', X').
@@ -169,6 +171,20 @@ def _unet2(
     )
 
 
+def _residual_unet(supervised: bool) -> Callable[..., Network]:
+    def build(
+        *,
+        base_channels: int = 32,
+        depth: int = 3,
+        dropout: float | list[float] | None = None,
+        normalization: str = "batch",
+    ) -> Network:
+        _check(base_channels, normalization, depth)
+        return ResidualUNet(base_channels, depth, _rates(dropout, [0.0] * (2 * depth + 1)), normalization, supervised)
+
+    return build
+
+
 def _load_entry_points() -> None:
     for entry_point in entry_points(group="emseg.models"):
         if entry_point.name not in _loaded_entry_points:
@@ -211,4 +227,8 @@ register_model(
     _unet2,
     "six-level U-Net from 16 channels, BCE-Dice loss",
     _study_row(0.8840, 0.9556, 0.0690, 0.1282),
+)
+register_model("residual_unet", _residual_unet(supervised=False), "residual U-Net at half resolution")
+register_model(
+    "supervised_unet", _residual_unet(supervised=True), "residual U-Net at half resolution, every level supervised"
 )

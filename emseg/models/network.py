@@ -26,3 +26,7 @@ class Network(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, 1, Y', X') of images (N, 1, Y, X)."""
         raise NotImplementedError
+
+    def training_logits(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """What the loss is taken of: the network's logits, then those of levels that are supervised too."""
+        return [self(images)]

@@ -4,6 +4,7 @@ scores.csv      a row per test section
 baselines.csv   the same for a grey-level threshold and the majority class
 metrics.json    means with 95 % bootstrap intervals, protocol, digest, cost
 thresholds.csv  V_rand and V_info over thresholds, on validation and on test sections
+probability.tif probability times 255 of each test section, for looking at; scores are of the full precision
 panels/         image, label, probability, error (and weight map) of each test section
 overlays/       false splits and false merges over the worst and the best test section
 curves.png      training curves
@@ -13,6 +14,7 @@ thresholds.png  thresholds.csv as a figure
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,18 +22,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emseg.data.augmented import AugmentedSet, fold_data
+from emseg.data.augmented import AugmentedSet, FoldData, fold_data
 from emseg.data.protocol import split_sections
 from emseg.data.separation import weight_map
 from emseg.data.sources import Source
+from emseg.data.stack import read_stack, write_stack
 from emseg.errors import InputError
 from emseg.files import atomic_folder, write_json
 from emseg.inference import Predictor
 from emseg.metrics.challenge import ChallengeSweep
 from emseg.metrics.scoring import ALL_METRICS, Scores, is_collapsed, score_pixels, score_segments
 from emseg.reporting.baselines import score_baselines
-from emseg.reporting.figures import curves_figure, overlay_figure, panel_figure, save_figure, thresholds_figure
-from emseg.settings import ProtocolSettings, WeightMapSettings
+from emseg.settings import ProtocolSettings
 from emseg.training.record import FINISHED, RunRecord
 
 PIXEL_THRESHOLD = 0.5
@@ -39,8 +41,16 @@ PIXEL_THRESHOLD = 0.5
 _PANELS = 6
 
 
-def evaluate_record(record: RunRecord, source: Source, augmented: AugmentedSet) -> dict[str, Any]:
+def evaluate_record(
+    record: RunRecord, source: Source, augmented: AugmentedSet, with_figures: bool = True
+) -> dict[str, Any]:
     """Predict and score the test sections of a finished run; write `evaluation` beside its `training` folder.
+
+    Args:
+        record: of the run.
+        source: the data it was trained on.
+        augmented: the augmented set it was trained on.
+        with_figures: False leaves them to `draw_evaluation`, on a machine that has matplotlib.
 
     Returns:
         What metrics.json holds.
@@ -51,18 +61,9 @@ def evaluate_record(record: RunRecord, source: Source, augmented: AugmentedSet) 
     facts = record.read()
     if facts["status"] != FINISHED:
         raise InputError(f"{record.folder}: the run is {facts['status']}, not finished; train it to the end first")
-    if facts["data_digest"] != source.digest:
-        raise InputError(
-            f"{record.folder} was trained on {facts['dataset']} with digest {facts['data_digest']}, "
-            f"but {source.name} now has digest {source.digest}"
-        )
-    settings = facts["settings"]
-    split = split_sections(
-        ProtocolSettings(**settings["protocol"]), len(source.images), facts["fold"], len(source.test_labels)
-    )
-    data = fold_data(source, split, augmented, facts["seed"])
+    data = _fold_data(record, source, augmented)
     network, _ = record.load_network()
-    recipe = settings["training"]
+    recipe = facts["settings"]["training"]
     predictor = Predictor(network, mode=recipe["prediction"], test_time_augmentation=recipe["test_time_augmentation"])
     probability = np.stack(list(predictor.stream(data.test_images)))
     validation = sweep_thresholds(predictor.stream(data.validation_images), data.validation_labels)
@@ -92,7 +93,6 @@ def evaluate_record(record: RunRecord, source: Source, augmented: AugmentedSet) 
         "seconds_per_epoch": facts["seconds_per_epoch"],
         **scores.summary(),
     }
-    weights = WeightMapSettings(**settings["weight_map"]) if settings["weight_map"] else None
     with atomic_folder(evaluation_folder(record)) as folder:
         per_section.to_csv(folder / "scores.csv", index=False, float_format="%.6f", lineterminator="\n")
         write_json(folder / "metrics.json", metrics)
@@ -100,31 +100,72 @@ def evaluate_record(record: RunRecord, source: Source, augmented: AugmentedSet) 
         baselines.to_csv(folder / "baselines.csv", index=False, float_format="%.6f", lineterminator="\n")
         curves = threshold_curves(validation, oracle)
         curves.to_csv(folder / "thresholds.csv", index=False, float_format="%.6f", lineterminator="\n")
-        save_figure(thresholds_figure(record.name, curves, threshold), folder / "thresholds.png")
-        order = per_section["v_rand"].to_numpy().argsort()
-        for index, rank in ((order[0], "worst"), (order[-1], "best")):
-            value = per_section["v_rand"][index]
-            figure = overlay_figure(
-                f"{record.name}, section {data.test_sections[index]}, V_rand {value:.4f} ({rank})",
-                data.test_images[index],
-                data.test_labels[index],
-                probability[index] > threshold,
-            )
-            save_figure(figure, folder / "overlays" / f"{rank}.png")
-        save_figure(curves_figure(record.name, record.history()), folder / "curves.png")
-        for index in np.unique(np.linspace(0, len(per_section) - 1, _PANELS).round().astype(int)):
-            section = int(per_section["section"][index])
-            title = f"{record.name}, {facts['dataset']}, section {section}" + (" (leaks)" if scores.leaks else "")
-            figure = panel_figure(
-                title,
-                data.test_images[index],
-                data.test_labels[index],
-                probability[index],
-                PIXEL_THRESHOLD,
-                weight_map(data.test_labels[index], weights.w0, weights.sigma) if weights else None,
-            )
-            save_figure(figure, folder / "panels" / f"section-{section:03d}.png")
+        write_stack(folder / "probability.tif", np.rint(probability * 255).astype(np.uint8))
+        if with_figures:
+            _draw(folder, record, data)
     return metrics
+
+
+def draw_evaluation(record: RunRecord, source: Source, augmented: AugmentedSet) -> None:
+    """Add the figures to an evaluation that was made without them.
+
+    Raises:
+        InputError: the run was not evaluated, or `source` is not the data it was trained on.
+    """
+    data = _fold_data(record, source, augmented)
+    before = evaluation_folder(record)
+    read_evaluation(before)
+    with atomic_folder(before) as folder:
+        shutil.copytree(before, folder, dirs_exist_ok=True)
+        _draw(folder, record, data)
+
+
+def _fold_data(record: RunRecord, source: Source, augmented: AugmentedSet) -> FoldData:
+    facts = record.read()
+    if facts["data_digest"] != source.digest:
+        raise InputError(
+            f"{record.folder} was trained on {facts['dataset']} with digest {facts['data_digest']}, "
+            f"but {source.name} now has digest {source.digest}"
+        )
+    protocol = ProtocolSettings(**facts["settings"]["protocol"])
+    split = split_sections(protocol, len(source.images), facts["fold"], len(source.test_labels))
+    return fold_data(source, split, augmented, facts["seed"])
+
+
+def _draw(folder: Path, record: RunRecord, data: FoldData) -> None:
+    """Draw every figure of an evaluation from its files in `folder`."""
+    # Drawing is the one step that needs matplotlib, which a machine that only trains may lack.
+    from emseg.reporting.figures import curves_figure, overlay_figure, panel_figure, save_figure, thresholds_figure
+
+    metrics, per_section, _ = read_evaluation(folder)
+    probability = read_stack(folder / "probability.tif").astype(np.float32) / 255
+    threshold = metrics["threshold"]
+    curves = pd.read_csv(folder / "thresholds.csv")
+    save_figure(thresholds_figure(record.name, curves, threshold), folder / "thresholds.png")
+    save_figure(curves_figure(record.name, record.history()), folder / "curves.png")
+    order = per_section["v_rand"].to_numpy().argsort()
+    for index, rank in ((order[0], "worst"), (order[-1], "best")):
+        value = per_section["v_rand"][index]
+        figure = overlay_figure(
+            f"{record.name}, section {data.test_sections[index]}, V_rand {value:.4f} ({rank})",
+            data.test_images[index],
+            data.test_labels[index],
+            probability[index] > threshold,
+        )
+        save_figure(figure, folder / "overlays" / f"{rank}.png")
+    settings = record.read()["settings"]["weight_map"]
+    for index in np.unique(np.linspace(0, len(per_section) - 1, _PANELS).round().astype(int)):
+        section = int(per_section["section"][index])
+        title = f"{record.name}, {metrics['dataset']}, section {section}" + (" (leaks)" if metrics["leaks"] else "")
+        figure = panel_figure(
+            title,
+            data.test_images[index],
+            data.test_labels[index],
+            probability[index],
+            PIXEL_THRESHOLD,
+            weight_map(data.test_labels[index], settings["w0"], settings["sigma"]) if settings else None,
+        )
+        save_figure(figure, folder / "panels" / f"section-{section:03d}.png")
 
 
 def sweep_thresholds(probabilities: Iterable[np.ndarray], labels: np.ndarray) -> ChallengeSweep:

@@ -48,8 +48,10 @@ def find_evaluations(folder: Path) -> list[Path]:
     return sorted(file.parent for file in folder.glob("**/evaluation/metrics.json"))
 
 
-def make_boards(evaluations: list[Path]) -> list[Board]:
+def make_boards(evaluations: list[Path], names: dict[Path, str] | None = None) -> list[Board]:
     """Group evaluated runs by data digest and protocol, and rank the models of each group.
+
+    Runs of one name are one model; `names` gives other names than the model's own, such as one per profile.
 
     A model's value is the mean over test sections, each first averaged over seeds; the interval is a bootstrap
     over sections.
@@ -63,7 +65,7 @@ def make_boards(evaluations: list[Path]) -> list[Board]:
     for folder in evaluations:
         metrics, _, _ = read_evaluation(folder)
         groups.setdefault((metrics["dataset"], metrics["protocol"], metrics["data_digest"]), []).append(folder)
-    return [_board(*key, folders) for key, folders in sorted(groups.items())]
+    return [_board(*key, folders, names or {}) for key, folders in sorted(groups.items())]
 
 
 def study_rows() -> list[dict[str, Any]]:
@@ -124,11 +126,15 @@ def as_markdown(boards: list[Board]) -> str:
     """Boards as Markdown."""
     parts = []
     for board in boards:
-        table = as_table(board)
-        lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
-        lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
-        parts.append(f"### {board.title}\n\n" + "\n".join(lines) + f"\n\nData digest {board.data_digest}.\n")
+        parts.append(f"### {board.title}\n\n{markdown_table(as_table(board))}\n\nData digest {board.data_digest}.\n")
     return "\n".join(parts) + f"\n{NOTE}\n"
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
+    return "\n".join(lines)
 
 
 NOTE = (
@@ -140,15 +146,16 @@ NOTE = (
 )
 
 
-def _board(dataset: str, protocol: str, digest: str, folders: list[Path]) -> Board:
+def _board(dataset: str, protocol: str, digest: str, folders: list[Path], names: dict[Path, str]) -> Board:
     tables: dict[str, list[pd.DataFrame]] = {}
     facts: dict[str, list[dict[str, Any]]] = {}
     baselines: dict[str, list[pd.DataFrame]] = {}
     for folder in folders:
         metrics, table, baseline = read_evaluation(folder)
         baseline = baseline.assign(seed=metrics["seed"])
-        tables.setdefault(metrics["model"], []).append(table.assign(seed=metrics["seed"]))
-        facts.setdefault(metrics["model"], []).append(metrics)
+        model = names.get(folder, metrics["model"])
+        tables.setdefault(model, []).append(table.assign(seed=metrics["seed"]))
+        facts.setdefault(model, []).append(metrics)
         for name, part in baseline.groupby("model", sort=False):
             baselines.setdefault(str(name), []).append(part.drop(columns="model"))
 

@@ -126,7 +126,10 @@ def _find_or_create_run(client: MlflowClient, record: RunRecord, facts: dict[str
     if lineage["git_commit"]:
         tags["mlflow.source.git.commit"] = lineage["git_commit"]
         tags["git.commit"] = lineage["git_commit"]
-    run = client.create_run(experiment_id, run_name=record.name, tags=tags)
+    # What a list of jobs calls its runs; a run of the pipeline has neither.
+    given = {key: facts[key] for key in ("profile", "variation") if facts.get(key)}
+    name = "-".join([record.name, *given.values()])
+    run = client.create_run(experiment_id, run_name=name, tags=tags | given)
     run_id = run.info.run_id
     settings = {key: facts[key] for key in ("model", "protocol", "fold", "seed", "parameters")}
     client.log_batch(run_id, params=flat_parameters(settings | facts["settings"]))
@@ -163,11 +166,15 @@ def _log_dataset(client: MlflowClient, run_id: str, facts: dict[str, Any]) -> No
 
 
 def _log_end_of_training(client: MlflowClient, run_id: str, record: RunRecord, facts: dict[str, Any]) -> None:
-    weights = hashlib.sha256(record.weights_file.read_bytes()).hexdigest()
+    # A run that was packed elsewhere may have left large weights behind.
+    has_weights = record.weights_file.is_file()
+    weights = hashlib.sha256(record.weights_file.read_bytes()).hexdigest() if has_weights else "not here"
     if client.get_run(run_id).data.tags.get("weights.sha256") == weights:
         return
     client.log_metric(run_id, "train/seconds_per_epoch", facts["seconds_per_epoch"])
     client.log_metric(run_id, "train/best_epoch", facts["best_epoch"])
+    client.log_metric(run_id, "train/seconds", facts["training_seconds"])
+    client.log_metric(run_id, "train/flop", float(facts["flop_per_crop"]) * facts["images_seen"])
     for file in sorted(record.folder.iterdir()):
         if file.name in ("record.json", "history.csv", "weights.safetensors"):
             client.log_artifact(run_id, str(file), "record")

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emseg.errors import InputError
+from emseg.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-class StoreUnreachableError(RuntimeError):
+class StoreUnreachableError(RunError):
     """The MLflow store cannot be reached; records stay on disk and can be published later."""
 
 

@@ -9,19 +9,23 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from emseg.settings import RecipeSettings
+
 
 class Progress:
     """Show loss, validation metric, speed and time left.
 
     Args:
         name: of the run.
-        epochs: in the whole run.
+        recipe: tells epochs and time budget.
         steps: in an epoch.
+        is_shown: False says nothing, for all but one of the processes of a run.
     """
 
-    def __init__(self, name: str, epochs: int, steps: int) -> None:
-        self.name, self.epochs, self.steps = name, epochs, steps
-        self.console = Console(file=sys.stderr)
+    def __init__(self, name: str, recipe: RecipeSettings, steps: int, is_shown: bool) -> None:
+        self.name, self.epochs, self.steps = name, recipe.epochs, steps
+        self.seconds_left = 60 * recipe.budget_minutes if recipe.budget_minutes else None
+        self.console = Console(file=sys.stderr, quiet=not is_shown)
         self.bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -46,13 +50,13 @@ class Progress:
         self.epoch, self.started, self.done = epoch, time.perf_counter(), 0
         self.bar.update(self.task, completed=(epoch - 1) * self.steps)
 
-    def step(self, loss: float) -> None:
-        """An optimiser step was made."""
-        self.done += 1
+    def step(self, count: int, loss: float) -> None:
+        """`count` optimiser steps were made, the last with `loss`."""
+        self.done += count
         speed = self.done / (time.perf_counter() - self.started)
         self.bar.update(
             self.task,
-            advance=1,
+            advance=count,
             status=f"epoch {self.epoch}/{self.epochs}  loss {loss:.4f}  {self.validated}{speed:.1f} steps/s",
         )
 
@@ -61,10 +65,13 @@ class Progress:
         self.validated = f"pixel error {row['validation_pixel_error']:.4f}  "
         if not self.console.is_terminal:
             left = (self.epochs - self.epoch) * row["seconds"]
+            if self.seconds_left is not None:
+                self.seconds_left -= row["seconds"]
+                left = min(left, max(self.seconds_left, 0))
             self.console.print(
                 f"{self.name}  epoch {self.epoch}/{self.epochs}  loss {row['train_loss']:.4f}  "
                 f"{self.validated}Dice {row['validation_dice']:.4f}  "
-                f"{self.steps / row['seconds']:.1f} steps/s  {left:.0f} s left",
+                f"{self.done / row['seconds']:.1f} steps/s  {left:.0f} s left",
                 soft_wrap=True,
                 highlight=False,
             )

@@ -2,7 +2,8 @@
 
 record.json           identity, settings, lineage, status
 history.csv           a row per epoch, appended as it happens
-checkpoint.pt         everything a killed run needs to go on; removed when it finishes
+checkpoint.pt         everything a killed run needs to go on, and checkpoint-before.pt the epoch before, should
+                      the disk have spoilt the last; removed when the run finishes
 weights.safetensors   the weights to use
 """
 
@@ -13,7 +14,10 @@ import fcntl
 import hashlib
 import io
 import json
+import os
+import pickle
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from emseg.data.normalization import Normalization
-from emseg.errors import InputError
+from emseg.errors import InputError, RunError
 from emseg.files import atomic_path, write_json, write_text
 from emseg.models import Network, build_model
 
@@ -45,6 +50,7 @@ class RunRecord:
         self.history_file = self.folder / "history.csv"
         self._record_file = self.folder / "record.json"
         self._checkpoint_file = self.folder / "checkpoint.pt"
+        self._checkpoint_before = self.folder / "checkpoint-before.pt"
 
     @classmethod
     def open(cls, folder: str | Path) -> RunRecord:
@@ -113,31 +119,48 @@ class RunRecord:
 
     def append_history(self, row: dict[str, float]) -> None:
         """Add an epoch's row."""
-        self._write_history([*self.history(), row])
+        with self._writing():
+            self._write_history([*self.history(), row])
 
     def save_weights(self, network: Network) -> None:
         """Write the network's weights as safetensors."""
-        with atomic_path(self.weights_file) as temporary:
+        with self._writing(), atomic_path(self.weights_file) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, temporary)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write a checkpoint, replacing the one before; `state` holds tensors, numbers and strings only."""
-        with atomic_path(self._checkpoint_file) as temporary:
+        """Write a checkpoint and keep the one before; `state` holds tensors, numbers and strings only."""
+        with self._writing(), atomic_path(self._checkpoint_file) as temporary:
             torch.save(state, temporary)
+            if self._checkpoint_file.is_file():
+                os.replace(self._checkpoint_file, self._checkpoint_before)
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """The checkpoint, or None; history rows of later epochs, which were not yet safe, are dropped."""
+    def load_checkpoint(self, is_owner: bool = True) -> dict[str, Any] | None:
+        """The last checkpoint that can be read, or None.
+
+        Args:
+            is_owner: drop history rows of later epochs, which were not yet safe, and say what could not be read.
+        """
         state = None
-        if self._checkpoint_file.is_file():
-            state = torch.load(self._checkpoint_file, map_location="cpu", weights_only=True)
-        epochs = state["epoch"] if state else 0
-        self._write_history([row for row in self.history() if row["epoch"] <= epochs])
+        for file in (self._checkpoint_file, self._checkpoint_before):
+            if not file.is_file():
+                continue
+            try:
+                state = torch.load(file, map_location="cpu", weights_only=True)
+                break
+            except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+                if is_owner:
+                    reason = " ".join(str(error).split())[:120]
+                    print(f"{file} cannot be read ({reason}); going back to the one before", file=sys.stderr)
+        if is_owner:
+            epochs = state["epoch"] if state else 0
+            self._write_history([row for row in self.history() if row["epoch"] <= epochs])
         return state
 
     def finish(self, **facts: Any) -> None:
-        """Mark the run finished and drop the checkpoint, which nothing needs any more."""
+        """Mark the run finished and drop the checkpoints, which nothing needs any more."""
         self.update(status=FINISHED, finished=now(), **facts)
         self._checkpoint_file.unlink(missing_ok=True)
+        self._checkpoint_before.unlink(missing_ok=True)
 
     def load_network(self) -> tuple[Network, Normalization]:
         """The trained network on the CPU, in evaluation mode, and its normalisation.
@@ -153,13 +176,31 @@ class RunRecord:
         return network.eval(), Normalization(**record["normalization"])
 
     @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # What was there before is whole: files are written under another name first.
+            reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+            raise RunError(
+                f"{self.folder} cannot be written ({reason}); nothing is lost: make room, "
+                "and the same command goes on from the last checkpoint"
+            ) from error
+
+    @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the record while training into it.
 
         Raises:
-            InputError: another process holds it.
+            InputError: another process holds it, or the folder cannot be written to.
         """
-        with self._lock_file.open("w") as file:
+        try:
+            file = self._lock_file.open("w")
+        except OSError as error:
+            raise InputError(
+                f"{self.folder.parent} cannot be written to: {error.strerror}; choose another folder"
+            ) from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -179,7 +220,10 @@ class RunRecord:
     @property
     def _lock_file(self) -> Path:
         # Beside the folder, which is a pipeline output and must hold results alone.
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.folder} cannot be made: {error.strerror}; choose another folder") from error
         return self.folder.parent / f".{self.folder.name}.lock"
 
     def _clear(self) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from emseg.data.augmented import AugmentedSet, augmented_identity, fold_data, make_augmented, read_augmented
+from emseg.data.augmented import AugmentedSet, FoldData, augmented_identity, fold_data, make_augmented, read_augmented
 from emseg.data.protocol import Split, split_sections
+from emseg.data.separation import separation_distance
 from emseg.data.sources import Source
 from emseg.errors import InputError
 from emseg.models import build_model, count_parameters
-from emseg.settings import AugmentedSetSettings, ProtocolSettings, Settings
+from emseg.settings import AugmentedSetSettings, ProtocolSettings, RecipeSettings, Settings
+from emseg.training.cost import flop_per_crop
+from emseg.training.distributed import join_ranks, training_device
 from emseg.training.lineage import code_digest, describe_lineage
 from emseg.training.losses import make_loss
 from emseg.training.record import FINISHED, RunRecord
-from emseg.training.samples import TrainingSamples, check_crop
+from emseg.training.samples import TrainingSamples, check_crop, crop_size
 from emseg.training.trainer import Trainer
 
 AUGMENTED_FOLDER = Path("data/augmented")
@@ -31,9 +36,10 @@ def check_settings(settings: Settings, source: Source, models: list[str]) -> Non
     for fold in settings.protocol.folds:
         split_of(settings, source, fold)
     for name in models:
+        recipe = settings.recipe(name)
         with torch.device("meta"):  # the layout alone, no weights
             network = build_model(name, **settings.models[name].network.overrides())
-        check_crop(name, network, settings.recipe(name), *source.images.shape[1:])
+        check_crop(name, network, recipe, *source.images.shape[1:])
 
 
 def split_of(settings: Settings, source: Source, fold: int) -> Split:
@@ -85,14 +91,14 @@ def train_model(
         folder: of the run record.
         keep_finished: leave a finished record of the same identity alone instead of training again.
         after_epoch: called with the record at the start, after each epoch and at the end.
-        device: None takes a GPU where there is one.
+        device: None takes a GPU where there is one, this process's own under `torchrun`.
         maximum_steps: stop after so many optimiser steps.
 
     Raises:
         InputError: settings that cannot work.
         TrainingDiverged: the loss or a gradient became NaN or infinite.
     """
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or training_device()
     recipe, entry = settings.recipe(model), settings.models[model]
     split = split_of(settings, source, fold)
     data = fold_data(source, split, augmented, seed)
@@ -120,6 +126,7 @@ def train_model(
     }
     facts = {
         "parameters": count_parameters(network),
+        "flop_per_crop": flop_per_crop(model, entry.network.overrides(), *crop_size(recipe, data.images)),
         "normalization": {"low": data.normalization.low, "high": data.normalization.high},
         "split": {
             "training": split.training,
@@ -129,27 +136,55 @@ def train_model(
         "lineage": describe_lineage(device),
     }
     record = RunRecord(folder)
-    with record.lock():
-        record.start(identity, facts, resume_finished=keep_finished)
-        if record.read()["status"] == FINISHED:
-            after_epoch(record)
+    with join_ranks(device) as ranks, record.lock() if ranks.leads else nullcontext():
+        if recipe.batch % ranks.size or recipe.images_per_epoch % ranks.size:
+            raise InputError(
+                f"{ranks.size} processes cannot share models.{model}.training: batch {recipe.batch} and "
+                f"images_per_epoch {recipe.images_per_epoch} must be multiples of {ranks.size}"
+            )
+        if ranks.leads:
+            record.start(identity, facts, resume_finished=keep_finished)
+        if ranks.share(ranks.leads and record.read()["status"] == FINISHED):
+            if ranks.leads:
+                after_epoch(record)
             return record
         network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        separations = data.separations if entry.weight_map else None
-        samples = TrainingSamples(data.images, data.labels, separations, network, recipe, device)
-        loss = make_loss(entry.loss, entry.weight_map, float(data.labels.mean()))
+        images, labels, separations = _training_images(data, source, split, recipe, settings)
+        samples = TrainingSamples(
+            images,
+            labels,
+            separations if entry.weight_map else None,
+            network,
+            recipe,
+            settings.augment if recipe.augmentation == "fresh" else None,
+            device,
+        )
         Trainer(
             network,
             samples,
-            loss,
+            make_loss(entry.loss, entry.weight_map, float(labels.mean())),
             (data.validation_images, data.validation_labels),
             recipe,
             record,
             seed,
+            ranks,
             after_epoch,
             maximum_steps,
         ).run()
     return record
+
+
+def _training_images(
+    data: FoldData, source: Source, split: Split, recipe: RecipeSettings, settings: Settings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, labels and distances that crops are cut from."""
+    if recipe.augmentation == "stored" or split.divides_augmented:
+        return data.images, data.labels, data.separations
+    sections = list(split.training)
+    labels = source.labels[sections]
+    limit = settings.augment.separation_limit
+    separations = np.stack([separation_distance(label, limit) for label in labels]).astype(np.float16)
+    return data.normalization.grey(source.images[sections]), labels, separations
 
 
 def _load_or_make(source: Source, split: Split, settings: AugmentedSetSettings) -> AugmentedSet:

@@ -1,4 +1,4 @@
-"""Training batches: crops cut from a stack that stays on the training device."""
+"""Training batches: crops cut, and warped if the recipe says so, from a stack that stays on the training device."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from emseg.data.augmentation import Warps, apply_warps, draw_warps
 from emseg.errors import InputError
 from emseg.inference.tiling import mirror_indices, spread_starts
 from emseg.models.network import Network
-from emseg.settings import RecipeSettings
+from emseg.settings import AugmentSettings, RecipeSettings
+
+_CONTEXT = 0.25
+"""Around a crop that is warped, as a share of its side, so that turning it rarely reaches for mirrored pixels."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Sample:
 
 
 class TrainingSamples:
-    """Crops of augmented images with their labels, and distances where the loss wants them.
+    """Crops of images with their labels, and distances where the loss wants them.
 
     A network of 'valid' padding gets `margin` pixels more of the image around the crop, mirrored at borders.
 
@@ -34,6 +38,7 @@ class TrainingSamples:
         separations: float16 (N, Y, X), pixels; None where the loss uses no weight map.
         network: tells the margin.
         recipe: crop, positions, symmetries, images per epoch.
+        augment: warp every crop anew with these settings; None takes the images as they are.
         device: where the stack lives and batches are cut.
     """
 
@@ -44,6 +49,7 @@ class TrainingSamples:
         separations: np.ndarray | None,
         network: Network,
         recipe: RecipeSettings,
+        augment: AugmentSettings | None,
         device: torch.device,
     ) -> None:
         self.images = torch.from_numpy(images).to(device)
@@ -51,8 +57,9 @@ class TrainingSamples:
         self.separations = None if separations is None else torch.from_numpy(separations).to(device)
         self.margin = network.margin
         self.recipe = recipe
-        height, width = images.shape[1:]
-        self.crop = (recipe.crop, recipe.crop) if recipe.crop else (height, width)
+        self.augment = augment
+        self.crop = crop_size(recipe, images)
+        self.context = 0 if augment is None else round(_CONTEXT * (max(self.crop) + 2 * self.margin))
 
     def epoch(self, generator: torch.Generator) -> list[Sample]:
         """The examples of one epoch, in order: every image (or tile) once before any comes twice."""
@@ -78,23 +85,56 @@ class TrainingSamples:
                 samples.append(Sample(item, top, left, draw(8) if self.recipe.symmetries else 0))
         return samples[: self.recipe.images_per_epoch]
 
-    def batch(self, samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Images (N, 1, Y + 2 margin, X + 2 margin) in [0, 1], labels (N, 1, Y, X) in {0, 1} and distances."""
-        images = self._cut(self.images, samples, self.margin).float() / 255
-        labels = self._cut(self.labels, samples, 0).float()
-        separations = None if self.separations is None else self._cut(self.separations, samples, 0).float()
-        return images.to(memory_format=torch.channels_last), labels, separations
+    def draw_warps(self, count: int, generator: torch.Generator) -> Warps | None:
+        """The warps of `count` samples; None where images are taken as they are."""
+        if self.augment is None:
+            return None
+        around = 2 * (self.margin + self.context)
+        return draw_warps(count, self.crop[0] + around, self.crop[1] + around, self.augment, generator)
 
-    def _cut(self, stack: torch.Tensor, samples: list[Sample], margin: int) -> torch.Tensor:
+    def batch(
+        self, samples: list[Sample], warps: Warps | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Images (N, 1, Y + 2 margin, X + 2 margin) in [0, 1], labels (N, 1, Y, X) in {0, 1} and distances."""
+        border = self.context + (0 if warps is None else self.margin)
+        images = self._cut(self.images, samples, self.margin + self.context).float() / 255
+        labels = self._cut(self.labels, samples, border).float()
+        separations = None if self.separations is None else self._cut(self.separations, samples, border).float()
+        if warps is not None:
+            others = () if separations is None else (separations,)
+            images, labels, *warped = apply_warps(warps, images, labels, *others)
+            images = _without_border(images, self.context)
+            labels = _without_border(labels, border)
+            separations = _without_border(warped[0], border) if warped else None
+        return images.contiguous(memory_format=torch.channels_last), labels, separations
+
+    def _cut(self, stack: torch.Tensor, samples: list[Sample], border: int) -> torch.Tensor:
+        """Windows (N, 1, Y, X) of the crops with `border` pixels around them, mirrored where they reach outside."""
         _, height, width = stack.shape
-        crops = []
-        for sample in samples:
-            rows = mirror_indices(sample.top - margin, sample.top + self.crop[0] + margin, height)
-            columns = mirror_indices(sample.left - margin, sample.left + self.crop[1] + margin, width)
-            window = stack[sample.image, torch.from_numpy(rows)[:, None], torch.from_numpy(columns)[None, :]]
-            window = torch.rot90(window, sample.symmetry % 4)
-            crops.append(window if sample.symmetry < 4 else window.flip(-1))
-        return torch.stack(crops)[:, None]
+        rows = [mirror_indices(s.top - border, s.top + self.crop[0] + border, height) for s in samples]
+        columns = [mirror_indices(s.left - border, s.left + self.crop[1] + border, width) for s in samples]
+        # One gather for the batch: the indices are all that travels to the device.
+        image = torch.tensor([s.image for s in samples])[:, None, None].to(stack.device)
+        y = torch.from_numpy(np.stack(rows))[:, :, None].to(stack.device)
+        x = torch.from_numpy(np.stack(columns))[:, None, :].to(stack.device)
+        windows = stack[image, y, x]
+        if self.recipe.symmetries:
+            windows = torch.stack([_turned(w, s.symmetry) for w, s in zip(windows, samples, strict=True)])
+        return windows[:, None]
+
+
+def _turned(window: torch.Tensor, symmetry: int) -> torch.Tensor:
+    turned = torch.rot90(window, symmetry % 4)
+    return turned if symmetry < 4 else turned.flip(-1)
+
+
+def _without_border(batch: torch.Tensor, border: int) -> torch.Tensor:
+    return batch[..., border : batch.shape[-2] - border, border : batch.shape[-1] - border]
+
+
+def crop_size(recipe: RecipeSettings, images: np.ndarray) -> tuple[int, int]:
+    """Height and width of the label crops of images (N, Y, X)."""
+    return (recipe.crop, recipe.crop) if recipe.crop else (images.shape[1], images.shape[2])
 
 
 def check_crop(model: str, network: Network, recipe: RecipeSettings, height: int, width: int) -> None:

@@ -6,25 +6,32 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from emseg.errors import RunError
 from emseg.inference import Predictor
 from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_pixels
 from emseg.models.network import Network
 from emseg.settings import RecipeSettings
+from emseg.training.averaging import WeightAverage
+from emseg.training.distributed import Ranks
 from emseg.training.losses import Loss
+from emseg.training.precision import autocast
 from emseg.training.progress import Progress
 from emseg.training.record import FAILED, RunRecord
-from emseg.training.samples import TrainingSamples
+from emseg.training.samples import Sample, TrainingSamples
 
 _VALIDATION_METRICS = ("iou", "dice", "pixel_error")
+_SIDE_WEIGHT = 0.5
+"""Of the mean loss of the levels that are supervised beside the network's own logits."""
+_CHECK_EVERY = 8
+"""Steps between two looks at the loss; looking makes a GPU wait."""
 
 
-class TrainingDiverged(RuntimeError):  # noqa: N818
+class TrainingDiverged(RunError):  # noqa: N818
     """The loss or a gradient is not finite; the last good checkpoint and the best weights so far are kept."""
 
 
@@ -38,6 +45,9 @@ class TrainingState:
     stopping_best: float | None = None
     epochs_without_gain: int = 0
     collapsed: bool = False
+    out_of_time: bool = False
+    images_seen: int = 0
+    validation_seconds: float = 0.0
     seconds: list[float] = field(default_factory=list)
 
 
@@ -45,7 +55,8 @@ class Trainer:
     """Train one network into one run record.
 
     Every epoch draws its randomness from (seed, epoch) alone, so a run that was killed and goes on from its
-    last checkpoint sees the same batches and dropout as one that was not.
+    last checkpoint sees the same batches and dropout as one that was not. Under a time budget how far it gets
+    depends on the machine.
 
     Args:
         network: with freshly drawn weights, on the device.
@@ -55,6 +66,7 @@ class Trainer:
         recipe: optimiser, schedule, epochs, stopping.
         record: where everything is written.
         seed: of batches and dropout.
+        ranks: the processes that share the run; batches must divide among them.
         after_epoch: called with the record when the run starts, after each epoch and when it ends.
         maximum_steps: stop after so many optimiser steps, to try a recipe out; None: run it whole.
     """
@@ -68,15 +80,21 @@ class Trainer:
         recipe: RecipeSettings,
         record: RunRecord,
         seed: int,
+        ranks: Ranks,
         after_epoch: Callable[[RunRecord], None] = lambda _: None,
         maximum_steps: int | None = None,
     ) -> None:
         self.network, self.samples, self.loss, self.validation = network, samples, loss, validation
-        self.recipe, self.record, self.seed, self.after_epoch = recipe, record, seed, after_epoch
+        self.recipe, self.record, self.seed, self.ranks = recipe, record, seed, ranks
+        self.after_epoch = after_epoch if ranks.leads else lambda _: None
         self.maximum_steps = maximum_steps
         self.device = samples.images.device
+        self.training_logits = ranks.training_logits(network)
+        self.average = WeightAverage(network, recipe.weight_average) if recipe.weight_average else None
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-        self.optimizer = kind(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.optimizer = kind(
+            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
         self.steps_per_epoch = -(-recipe.images_per_epoch // recipe.batch)
         self.state = TrainingState()
 
@@ -89,22 +107,31 @@ class Trainer:
         self._resume()
         self.after_epoch(self.record)
         try:
-            with Progress(self.record.name, self.recipe.epochs, self.steps_per_epoch) as progress:
-                while not self._finished():
+            with Progress(self.record.name, self.recipe, self.steps_per_epoch, self.ranks.leads) as progress:
+                while not self.ranks.share(self._finished()):
                     self._epoch(progress)
                     self.after_epoch(self.record)
         except TrainingDiverged as error:
-            self.record.update(status=FAILED, message=str(error))
+            if self.ranks.leads:
+                self.record.update(status=FAILED, message=str(error))
             self.after_epoch(self.record)
             raise
-        self.record.finish(
-            best_epoch=self.state.best_epoch,
-            epochs=self.state.epoch,
-            collapsed=self.state.collapsed,
-            seconds_per_epoch=float(np.median(self.state.seconds)),
-        )
+        if self.ranks.leads:
+            self.record.finish(
+                best_epoch=self.state.best_epoch,
+                epochs=self.state.epoch,
+                collapsed=self.state.collapsed,
+                seconds_per_epoch=float(np.median(self.state.seconds)),
+                training_seconds=sum(self.state.seconds),
+                images_seen=self.state.images_seen,
+            )
         self.after_epoch(self.record)
         return self.state
+
+    @property
+    def _kept_network(self) -> Network:
+        """What is validated and saved."""
+        return self.average.network if self.average else self.network
 
     def _finished(self) -> bool:
         stopping = self.recipe.early_stopping
@@ -112,77 +139,116 @@ class Trainer:
             self.state.epoch >= self.recipe.epochs
             or (stopping is not None and self.state.epochs_without_gain >= stopping.patience)
             or (self.maximum_steps is not None and self.state.epoch * self.steps_per_epoch >= self.maximum_steps)
+            or self.state.out_of_time
         )
 
     def _epoch(self, progress: Progress) -> None:
         started = time.perf_counter()
+        self._epoch_started = started
         epoch = self.state.epoch + 1
         progress.begin(epoch)
         train_loss = self._train(epoch, progress)
-        row = {
-            "epoch": epoch,
-            "train_loss": train_loss,
-            **self._validate(),
-            "learning_rate": self._learning_rate,
-        }
-        row["seconds"] = time.perf_counter() - started
-        self._judge(row)
-        self.state.epoch = epoch
-        self.state.seconds.append(row["seconds"])
-        self.record.append_history(row)
-        self.record.save_checkpoint(
-            {
-                "epoch": epoch,
-                "state": vars(self.state),
-                "network": self.network.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            }
-        )
-        progress.end(row)
+        if self.ranks.leads:
+            validation_started = time.perf_counter()
+            row = {"epoch": epoch, "train_loss": train_loss, **self._validate(), "learning_rate": self._learning_rate}
+            self.state.validation_seconds = time.perf_counter() - validation_started
+            row["seconds"] = time.perf_counter() - started
+            self._judge(row)
+            self.state.epoch = epoch
+            self.state.seconds.append(row["seconds"])
+            self.record.append_history(row)
+            self.record.save_checkpoint(
+                {
+                    "epoch": epoch,
+                    "state": vars(self.state),
+                    "network": self.network.state_dict(),
+                    "average": self.average.network.state_dict() if self.average else None,
+                    "optimizer": self.optimizer.state_dict(),
+                }
+            )
+            progress.end(row)
+        self.state = self.ranks.share(self.state)
 
     def _train(self, epoch: int, progress: Progress) -> float:
         """One pass; returns the mean training loss."""
         self.network.train()
-        torch.manual_seed(_mix(self.seed, epoch))
-        samples = self.samples.epoch(torch.Generator().manual_seed(_mix(self.seed, epoch) + 1))
-        losses = []
-        for step in range(self.steps_per_epoch):
-            done = (epoch - 1) * self.steps_per_epoch + step
-            if self.maximum_steps is not None and done >= self.maximum_steps:
-                break
-            self._learning_rate = self.learning_rate(done)
+        torch.manual_seed(_mix(self.seed, epoch) + self.ranks.rank)
+        generator = torch.Generator().manual_seed(_mix(self.seed, epoch) + 1)
+        samples = self.samples.epoch(generator)
+        first, last = (epoch - 1) * self.steps_per_epoch, epoch * self.steps_per_epoch
+        steps = range(first, last if self.maximum_steps is None else min(last, self.maximum_steps))
+        time_share = self._share_of_time()
+        losses: list[float] = []
+        unchecked: list[torch.Tensor] = []
+        for step in steps:
+            self._learning_rate = self.learning_rate(step, time_share)
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate
-            losses.append(self._step(samples[step * self.recipe.batch : (step + 1) * self.recipe.batch], done))
-            progress.step(losses[-1])
+            start = (step - first) * self.recipe.batch
+            unchecked.append(self._step(samples[start : start + self.recipe.batch], generator))
+            self.state.images_seen += len(samples[start : start + self.recipe.batch])
+            if self.average:
+                self.average.update(self.network, step)
+            if len(unchecked) == _CHECK_EVERY or step == steps[-1]:
+                losses += self._check(unchecked, step)
+                progress.step(len(unchecked), losses[-1])
+                unchecked.clear()
+                time_share = self._share_of_time()
+                if time_share >= 1:
+                    self.state.out_of_time = True
+                    break
         return float(np.mean(losses))
 
-    def _step(self, samples: list[Any], step: int) -> float:
+    def _step(self, samples: list[Sample], generator: torch.Generator) -> torch.Tensor:
+        """One optimiser step; returns loss and gradient norm, on the device."""
         self.optimizer.zero_grad(set_to_none=True)
+        warps = self.samples.draw_warps(len(samples), generator)
+        part = self.ranks.part(len(samples))
+        samples, warps = samples[part], None if warps is None else warps[part]
         size = self.recipe.micro_batch or self.recipe.batch
-        total = 0.0
+        total = torch.zeros((), device=self.device)
         for start in range(0, len(samples), size):
-            part = samples[start : start + size]
-            images, labels, separations = self.samples.batch(part)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                logits = self.network(images)
-            loss = self.loss(logits.float(), labels, separations) * (len(part) / len(samples))
+            piece = slice(start, start + size)
+            images, labels, separations = self.samples.batch(samples[piece], None if warps is None else warps[piece])
+            with autocast(self.device, self.recipe.precision):
+                logits, *side_logits = self.training_logits(images)
+            loss = self.loss(logits.float(), labels, separations)
+            if side_logits:
+                sides = [self.loss(side.float(), labels, separations) for side in side_logits]
+                loss = loss + _SIDE_WEIGHT * torch.stack(sides).mean()
+            loss = loss * (len(samples[piece]) / len(samples))
             loss.backward()
-            total += float(loss.detach())
-        limit = self.recipe.gradient_clip or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            raise TrainingDiverged(
-                f"step {step + 1}: loss {total:g}, gradient norm {norm:g}; training stopped, "
-                f"the checkpoint of epoch {self.state.epoch} is kept (try a smaller learning_rate or gradient_clip)"
-            )
+            total += loss.detach()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip or math.inf)
         self.optimizer.step()
-        return total
+        return torch.stack([self.ranks.mean(total), norm])
+
+    def _check(self, steps: list[torch.Tensor], last: int) -> list[float]:
+        """Losses of the last steps, whose last is number `last`.
+
+        Raises:
+            TrainingDiverged: one of them, or its gradient norm, is not finite.
+        """
+        values = torch.stack(steps).tolist()
+        for step, (loss, norm) in enumerate(values, start=last - len(values) + 2):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise TrainingDiverged(
+                    f"step {step}: loss {loss:g}, gradient norm {norm:g}; training stopped, "
+                    f"the checkpoint of epoch {self.state.epoch} is kept (try a smaller learning_rate or gradient_clip)"
+                )
+        return [loss for loss, _ in values]
+
+    def _share_of_time(self) -> float:
+        """Share of the time budget that is spent, the coming validation included; 0 without a budget."""
+        if self.recipe.budget_minutes is None:
+            return 0.0
+        spent = sum(self.state.seconds) + time.perf_counter() - self._epoch_started + self.state.validation_seconds
+        return self.ranks.share(spent / (60 * self.recipe.budget_minutes))
 
     def _validate(self) -> dict[str, float]:
         images, labels = self.validation
         # Without test-time augmentation: which epoch is best is not worth eight predictions.
-        probability = np.stack(list(Predictor(self.network).stream(images)))
+        probability = np.stack(list(Predictor(self._kept_network).stream(images)))
         if not np.isfinite(probability).all():
             raise TrainingDiverged(f"the network predicts NaN after epoch {self.state.epoch + 1}; training stopped")
         self.state.collapsed = is_collapsed(probability)
@@ -194,7 +260,7 @@ class Trainer:
         value = row[f"validation_{self.recipe.select_metric}"]
         is_best = _is_better(value, self.state.best, self.recipe.select_metric)
         if is_best or self.recipe.select == "last":
-            self.record.save_weights(self.network)
+            self.record.save_weights(self._kept_network)
             self.state.best_epoch = int(row["epoch"])
         if is_best:
             self.state.best = value
@@ -205,8 +271,8 @@ class Trainer:
             if gained:
                 self.state.stopping_best = value
 
-    def learning_rate(self, step: int) -> float:
-        """Learning rate of an optimiser step, counted from 0 over the whole run."""
+    def learning_rate(self, step: int, time_share: float = 0.0) -> float:
+        """Learning rate of an optimiser step, counted from 0 over the whole run, at a share of the time budget."""
         warmup = self.recipe.warmup_epochs * self.steps_per_epoch
         rate = self.recipe.learning_rate
         if step < warmup:
@@ -214,14 +280,16 @@ class Trainer:
         if self.recipe.schedule == "constant":
             return rate
         total = self.recipe.epochs * self.steps_per_epoch
-        progress = (step - warmup) / max(1, total - warmup)
+        progress = max((step - warmup) / max(1, total - warmup), min(time_share, 1.0))
         return rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def _resume(self) -> None:
         self._learning_rate = 0.0
-        if checkpoint := self.record.load_checkpoint():
+        if checkpoint := self.record.load_checkpoint(is_owner=self.ranks.leads):
             self.network.load_state_dict(checkpoint["network"])
             self.optimizer.load_state_dict(checkpoint["optimizer"])
+            if self.average:
+                self.average.network.load_state_dict(checkpoint["average"])
             self.state = TrainingState(**checkpoint["state"])
 
 

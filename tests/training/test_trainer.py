@@ -1,17 +1,13 @@
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from emseg.data.sources import load_source
 from emseg.errors import InputError
-from emseg.settings import load_settings
 from emseg.training.record import FAILED, FINISHED, RunRecord
 from emseg.training.run import load_or_make_augmented, split_of, train_model
 from emseg.training.trainer import TrainingDiverged
@@ -58,55 +54,6 @@ def test_same_seed_same_weights_and_another_seed_others(tmp_path, tiny_settings,
     augmented = load_or_make_augmented(tiny_settings, source, split_of(tiny_settings, source, 0))
     other = train_model("unet2", tiny_settings, source, augmented, 0, 1, tmp_path / "other")
     assert not same(weights(first), weights(other))
-
-
-TRAIN = """
-import sys, torch
-from pathlib import Path
-from emseg.data.sources import load_source
-from emseg.settings import load_settings
-from emseg.training.run import load_or_make_augmented, split_of, train_model
-torch.set_num_threads(1)
-settings = load_settings(sys.argv[1])
-source = load_source("cortex", Path(sys.argv[2]))
-augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
-train_model("weighted_unet", settings, source, augmented, 0, 0, Path(sys.argv[3]))
-"""
-
-
-def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path, tiny_params, source_folder):
-    text = tiny_params.read_text().replace("epochs: 3", "epochs: 12", 1)
-    assert "epochs: 12" in text
-    tiny_params.write_text(text)
-    settings = load_settings(tiny_params)
-    source = load_source("cortex", source_folder.parent)
-    undisturbed = train(settings, source, tmp_path / "undisturbed", "weighted_unet")
-    disturbed = RunRecord(tmp_path / "disturbed")
-    command = [sys.executable, "-c", TRAIN, tiny_params, source_folder.parent, disturbed.folder]
-    random = np.random.default_rng(0)
-    kills = 0
-    for _ in range(12):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=tmp_path)
-        before = len(disturbed.history())
-        while process.poll() is None and len(disturbed.history()) <= before:
-            time.sleep(0.005)
-        time.sleep(random.uniform(0, 0.1))
-        if process.poll() is not None:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        if disturbed.read()["status"] == FINISHED:
-            break
-        kills += 1
-        assert disturbed.is_interrupted()
-    else:
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL, cwd=tmp_path)
-    assert kills >= 3
-    assert disturbed.read()["status"] == FINISHED
-    assert disturbed.read()["resumed"] >= kills - 1
-    assert same(weights(undisturbed), weights(disturbed))
-    losses = [[row["train_loss"] for row in record.history()] for record in (undisturbed, disturbed)]
-    assert losses[0] == losses[1]
 
 
 def test_changed_settings_begin_anew_and_a_finished_run_is_kept(tmp_path, tiny_settings, source):

@@ -1,0 +1,33 @@
+"""Runs that were trained on another machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from emseg.data.sources import load_source
+from emseg.errors import InputError
+from emseg.reporting.evaluation import draw_evaluation, evaluation_folder
+from emseg.training.bundle import unpack_run
+from emseg.training.record import RunRecord
+from emseg.training.run import augmented_of_record
+
+IMPORTED = Path("runs/imported")
+
+
+def import_run(bundle: Path) -> RunRecord:
+    """Unpack a run below runs/imported and draw the figures that its machine could not.
+
+    Without the data it was trained on, the run is imported without figures, and a line says so.
+
+    Raises:
+        InputError: the file is not a packed run.
+    """
+    record = unpack_run(bundle, IMPORTED)
+    if (evaluation_folder(record) / "metrics.json").is_file():
+        try:
+            source = load_source(record.read()["dataset"])
+            draw_evaluation(record, source, augmented_of_record(record, source))
+        except InputError as error:
+            print(f"{bundle}: imported without figures: {error}", file=sys.stderr)
+    return record

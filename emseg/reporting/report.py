@@ -1,0 +1,232 @@
+"""A folder of evaluated runs as one report: scores with intervals, ablations, learning curves, cost.
+
+report.md       what a reader wants to know
+models.csv      every board as numbers
+sections.csv    a row per run and test section
+ablations.csv   what each change of a recipe was worth
+*.png           figures
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from emseg.files import write_text
+from emseg.metrics.scoring import LOWER_IS_BETTER, Scores
+from emseg.reporting.comparison import paired_difference
+from emseg.reporting.evaluation import read_evaluation
+from emseg.reporting.figures import comparison_figure, learning_curves_figure, save_figure
+from emseg.reporting.leaderboard import Board, as_markdown, as_numbers, find_evaluations, make_boards, markdown_table
+from emseg.training.record import RunRecord
+
+_FIGURE_METRICS = ["v_rand", "v_info", "pixel_error"]
+_ABLATION_METRICS = ("v_rand", "v_info", "pixel_error")
+_PUBLISHED = pd.DataFrame(
+    [
+        ("best published (SFCNN, mutex watershed; about)", "0.987-0.988", "0.991-0.992", "0.058"),
+        ("DMCN (Chen et al. 2016)", "0.9768", "0.9887", ""),
+        ("U-Net 2015 (mean of 7 rotations)", "0.9728", "0.9866", "0.0611"),
+        ("ordinary U-Net re-implementations", "0.932-0.966", "0.970-0.983", ""),
+        ("second human observer", "", "", "0.067"),
+    ],
+    columns=["entry", "V_rand", "V_info", "pixel error"],
+)
+"""On the challenge's own test stack (Arganda-Carreras et al. 2015 and the challenge's server)."""
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """One run with its scores."""
+
+    folder: Path
+    record: RunRecord
+    facts: dict[str, Any]
+    metrics: dict[str, Any]
+    table: pd.DataFrame
+
+    @property
+    def model(self) -> str:
+        """The model and, where the run came from a list of jobs, its profile."""
+        profile = self.facts.get("profile")
+        return f"{self.facts['model']} ({profile})" if profile else self.facts["model"]
+
+    @property
+    def variation(self) -> str:
+        """What a list of jobs calls this variation of the profile: FAMILY, FAMILY/CHANGE, or nothing."""
+        return self.facts.get("variation") or ""
+
+    @property
+    def scores(self) -> Scores:
+        """Scores per section, with the seed."""
+        table = self.table.assign(seed=self.metrics["seed"])
+        return Scores(self.metrics["protocol"], self.metrics["data_digest"], table)
+
+
+def read_runs(folder: Path) -> list[EvaluatedRun]:
+    """Every evaluated run below `folder`."""
+    runs = []
+    for evaluation in find_evaluations(folder):
+        record = RunRecord.open(evaluation.parent)
+        metrics, table, _ = read_evaluation(evaluation)
+        runs.append(EvaluatedRun(evaluation, record, record.read(), metrics, table))
+    return runs
+
+
+def ablations(runs: list[EvaluatedRun]) -> pd.DataFrame:
+    """What each change was worth: runs named FAMILY/CHANGE minus the run named FAMILY, paired by section.
+
+    Columns model, protocol, change, metric, mean, low, high, p_value, runs; `mean` is the change's effect.
+    """
+    rows = []
+    for model, protocol, variation in sorted({(r.model, r.metrics["protocol"], r.variation) for r in runs}):
+        family, slash, change = variation.partition("/")
+        if not slash:
+            continue
+        changed, base = (
+            {
+                (r.metrics["fold"], r.metrics["seed"]): r
+                for r in runs
+                if (r.model, r.metrics["protocol"], r.variation) == (model, protocol, name)
+            }
+            for name in (variation, family)
+        )
+        common = sorted(changed.keys() & base.keys())
+        if not common:
+            continue
+        first, second = (_pooled([side[key] for key in common]) for side in (changed, base))
+        for metric in _ABLATION_METRICS:
+            difference = vars(paired_difference(first, second, metric))
+            row = {"model": model, "protocol": protocol, "change": change, "runs": len(common)}
+            rows.append(row | {key: difference[key] for key in ("metric", "mean", "low", "high", "p_value")})
+    return pd.DataFrame(rows)
+
+
+def write_report(runs_folder: Path, folder: Path, title: str, command: str) -> Path:
+    """Write the report of every evaluated run below `runs_folder`; returns report.md.
+
+    Args:
+        runs_folder: where to look for runs.
+        folder: where the report goes.
+        title: its heading.
+        command: how the runs were made.
+
+    Raises:
+        InputError: there are no evaluated runs.
+    """
+    runs = read_runs(runs_folder)
+    main_runs = [run for run in runs if not run.variation]
+    boards = make_boards([run.folder for run in main_runs], {run.folder: run.model for run in main_runs})
+    parts = [
+        f"# {title}",
+        f"Runs made by `{command}`, the report by `python -m pipelines.report`.",
+        as_markdown(boards),
+    ]
+    for index, board in enumerate(boards):
+        name = f"{board.dataset}-{board.protocol}"
+        parts.append(_figures(folder, name, board, [r for r in main_runs if _belongs(r, board)], first=index == 0))
+    parts.append("## Published entries\n\nOn the challenge's own test stack, whose labels are not public, so they do ")
+    parts[-1] += "not rank with the tables above: a held-out block of six or a fold's sections is easier or harder.\n\n"
+    parts[-1] += markdown_table(_PUBLISHED)
+    table = ablations(runs)
+    if len(table):
+        parts.append(_ablation_text(table))
+        write_text(folder / "ablations.csv", table.to_csv(index=False, float_format="%.6f"))
+    parts.append(_cost_text(runs))
+    write_text(folder / "models.csv", as_numbers(boards).to_csv(index=False, float_format="%.6f"))
+    write_text(folder / "sections.csv", _sections(runs).to_csv(index=False, float_format="%.6f"))
+    write_text(folder / "report.md", "\n\n".join(part.strip() for part in parts) + "\n")
+    return folder / "report.md"
+
+
+def _figures(folder: Path, name: str, board: Board, runs: list[EvaluatedRun], first: bool) -> str:
+    models = [row for row in board.rows if "runs" in row]
+    save_figure(comparison_figure(board.title, models, _FIGURE_METRICS), folder / f"{name}-comparison.png")
+    histories = {
+        f"{run.model} fold {run.metrics['fold']} seed {run.metrics['seed']}": run.record.history() for run in runs
+    }
+    save_figure(learning_curves_figure(board.title, histories), folder / f"{name}-curves.png")
+    heading = "## Figures\n\n" if first else ""
+    return f"{heading}![scores, {board.title}]({name}-comparison.png)\n\n![curves, {board.title}]({name}-curves.png)"
+
+
+def _belongs(run: EvaluatedRun, board: Board) -> bool:
+    key = (run.metrics["dataset"], run.metrics["protocol"], run.metrics["data_digest"])
+    return key == (board.dataset, board.protocol, board.data_digest)
+
+
+def _ablation_text(table: pd.DataFrame) -> str:
+    shown = pd.DataFrame({key: table[key] for key in ("model", "protocol", "change", "runs", "metric")})
+    shown["difference"] = [f"{r.mean:+.4f} [{r.low:+.4f}, {r.high:+.4f}]" for r in table.itertuples()]
+    wide = shown.pivot(index=["model", "protocol", "change", "runs"], columns="metric", values="difference")
+    wide = wide.reset_index()[["model", "protocol", "change", "runs", *_ABLATION_METRICS]]
+    verdicts: dict[str, list[str]] = {}
+    for change, rows in table.groupby("change", sort=False):
+        effects = [_effect(row) for row in rows.itertuples()]
+        verdict = (
+            "Makes something worse"
+            if -1 in effects
+            else "Makes something better and nothing worse"
+            if 1 in effects
+            else "No effect that these sections can show"
+        )
+        verdicts.setdefault(verdict, []).append(str(change))
+    sentences = [f"{verdict}: {', '.join(changes)}." for verdict, changes in verdicts.items()]
+    return (
+        "## What each ingredient is worth\n\nEffect of one change on a recipe with a smaller budget: changed minus "
+        "unchanged, same sections and seeds, 95 % interval over sections and seeds.\n\n"
+        f"{markdown_table(wide)}\n\n{' '.join(sentences)}"
+    )
+
+
+def _effect(row: Any) -> int:
+    """1 where a change helps beyond its interval, -1 where it harms, 0 where neither can be said."""
+    if row.low <= 0 <= row.high:
+        return 0
+    return 1 if (row.mean < 0) == (row.metric in LOWER_IS_BETTER) else -1
+
+
+def _cost_text(runs: list[EvaluatedRun]) -> str:
+    rows = []
+    for run in runs:
+        facts = run.facts
+        flop, seconds = facts["flop_per_crop"] * facts["images_seen"], facts["training_seconds"]
+        lineage = facts["lineage"]
+        rows.append(
+            {
+                "run": " ".join([run.model, run.variation, f"{run.metrics['protocol']}"]).replace("  ", " "),
+                "fold": run.metrics["fold"],
+                "seed": run.metrics["seed"],
+                "epochs": facts["epochs"],
+                "threshold": run.metrics["threshold"],
+                "minutes": f"{seconds / 60:.1f}",
+                "TFLOP": f"{flop / 1e12:.1f}",
+                "GFLOP/s": f"{flop / seconds / 1e9:.0f}",
+                "device": lineage["device"],
+                "torch": lineage["packages"]["torch"],
+                "commit": str(lineage["git_commit"])[:10] + ("+" if lineage["git_dirty"] else ""),
+            }
+        )
+    total = sum(run.facts["training_seconds"] for run in runs) / 60
+    return (
+        "## Cost\n\nTraining with validation; arithmetic of convolutions, forward and backward. A plus after the "
+        f"commit means uncommitted changes.\n\n{markdown_table(pd.DataFrame(rows))}\n\n{total:.0f} minutes in all."
+    )
+
+
+def _sections(runs: list[EvaluatedRun]) -> pd.DataFrame:
+    keys = ("dataset", "protocol", "fold", "seed", "threshold")
+    tables = [
+        run.table.assign(model=run.model, variation=run.variation, **{key: run.metrics[key] for key in keys})
+        for run in runs
+    ]
+    table = pd.concat(tables)
+    first = ["model", "variation", *keys, "section"]
+    return table[[*first, *(column for column in table if column not in first)]]
+
+
+def _pooled(runs: list[EvaluatedRun]) -> Scores:
+    return Scores(runs[0].scores.protocol, runs[0].scores.data_digest, pd.concat([r.scores.per_section for r in runs]))

@@ -1,0 +1,90 @@
+"""One run on several processes: `torchrun` starts the same command, each process takes its part of every batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from emseg.models.network import Network
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a run; alone it is rank 0 of 1, and everything here does nothing.
+
+    Rank 0 writes the record, validates and decides; the others follow.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes, validates and decides."""
+        return self.rank == 0
+
+    def part(self, count: int) -> slice:
+        """This rank's part of `count` examples; `size` must divide `count`."""
+        each = count // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def training_logits(self, network: Network) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+        """`network.training_logits`, with gradients averaged over ranks."""
+        if self.size == 1:
+            return network.training_logits
+        if next(network.parameters()).is_cuda:
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return DistributedDataParallel(_TrainingLogits(network))
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's `value`, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean of `values` over ranks."""
+        if self.size > 1:
+            distributed.all_reduce(values)
+            values /= self.size
+        return values
+
+
+class _TrainingLogits(nn.Module):
+    # Gradients are averaged only where the wrapped module is called as a whole.
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return self.network.training_logits(images)
+
+
+@contextmanager
+def join_ranks(device: torch.device) -> Iterator[Ranks]:
+    """The processes that `torchrun` started, or this one alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Ranks()
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(distributed.get_rank(), size)
+    finally:
+        distributed.destroy_process_group()
+
+
+def training_device() -> torch.device:
+    """This process's GPU where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

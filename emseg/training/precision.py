@@ -1,0 +1,25 @@
+"""Arithmetic of the training step: float32, or bfloat16 where the device multiplies it faster."""
+
+from __future__ import annotations
+
+import torch
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Context of the forward pass.
+
+    Args:
+        device: that trains.
+        precision: `float32`, `bfloat16`, or `auto`, bfloat16 where `has_fast_bfloat16`.
+    """
+    reduced = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=reduced)
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device has bfloat16 instructions. Without them a CPU emulates it and gains nothing."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # PyTorch names these checks as its own; a version without them trains in float32.
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)

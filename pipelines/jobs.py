@@ -1,0 +1,150 @@
+"""Run a list of trainings within a time limit, on a machine that may have no MLflow, DVC or Optuna.
+
+    python -m pipelines.jobs jobs.yaml --out OUT --minutes 50
+
+jobs.yaml is a list; a job names what differs from params.yaml:
+
+    - {name: no-average, model: residual_unet, profile: best, data: isbi2012, protocol: heldout, fold: 0, seed: 0,
+       set: {training: {weight_average: 0.0}}}
+
+Every job becomes OUT/runs/NAME: a run record with its scores. Started again, finished jobs are kept and a stopped
+one goes on from its checkpoint. `--pack` puts each run into zip files of at most 16 MiB, which `emseg publish`
+imports where MLflow is; weights that do not fit stay behind.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from emseg.data.sources import SOURCES_FOLDER, load_source
+from emseg.errors import InputError, RunError
+from emseg.reporting.evaluation import evaluate_record, evaluation_folder
+from emseg.settings import ProtocolName, Settings, merge, profile_values, validate_settings
+from emseg.training.bundle import pack_run
+from emseg.training.record import FINISHED, RunRecord, run_name
+from emseg.training.run import check_settings, load_or_make_augmented, split_of, train_model
+from pipelines.stage import run_stage
+
+
+class Job(BaseModel):
+    """One training."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    profile: str | None = None
+    data: str
+    protocol: ProtocolName
+    fold: int = 0
+    seed: int = 0
+    name: str = ""
+    set: dict[str, Any] = {}
+
+    @property
+    def folder_name(self) -> str:
+        """The run's folder: what it is, and the name of the variation if it has one."""
+        parts = (self.data, self.profile or "default", self.protocol, self.name)
+        return "-".join(part for part in parts if part) + "/" + run_name(self.model, self.fold, self.seed)
+
+
+class _OutOfTime(Exception):  # noqa: N818
+    pass
+
+
+def read_jobs(path: Path) -> list[Job]:
+    """The jobs of a file.
+
+    Raises:
+        InputError: the file is missing, is not a list of jobs, or names a run twice.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"{path} must be a list of jobs, such as `- {{model: unet2, data: synthetic, ...}}`")
+    jobs = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            jobs.append(Job.model_validate(entry))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(map(str, problem["loc"]))
+            raise InputError(f"{path}, job {number}, {key}: {problem['msg'].lower()}") from error
+    names = [job.folder_name for job in jobs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"{path} names {', '.join(sorted(twice))} twice; give one of them a name")
+    return jobs
+
+
+def job_settings(job: Job, project: Path = Path()) -> Settings:
+    """params.yaml with the profile and the changes of a job."""
+    changes = {"data": {"source": job.data}, "protocol": {"name": job.protocol, "folds": [job.fold]}}
+    values = profile_values(project, job.profile, changes)
+    merge(values, job.set)
+    return validate_settings(values, f"job {job.folder_name}: ")
+
+
+def run_job(job: Job, settings: Settings, sources: Path, out: Path, deadline: float) -> RunRecord:
+    """Train and score one job, or go on with it.
+
+    Raises:
+        _OutOfTime: `deadline` (of `time.monotonic`) passed; the last epoch is safe.
+    """
+    source = load_source(job.data, sources)
+    check_settings(settings, source, [job.model])
+    augmented = load_or_make_augmented(settings, source, split_of(settings, source, job.fold))
+
+    def stop_in_time(record: RunRecord) -> None:
+        if time.monotonic() > deadline and record.read()["status"] != FINISHED:
+            raise _OutOfTime
+
+    folder = out / "runs" / job.folder_name / "training"
+    record = train_model(job.model, settings, source, augmented, job.fold, job.seed, folder, after_epoch=stop_in_time)
+    record.update(profile=job.profile, variation=job.name)
+    if not (evaluation_folder(record) / "metrics.json").is_file():
+        evaluate_record(record, source, augmented, with_figures=False)
+    return record
+
+
+def main() -> None:
+    """Run the jobs named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("jobs", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start or go on with nothing after these")
+    parser.add_argument("--sources", type=Path, default=SOURCES_FOLDER, help="folder that holds the data, by name")
+    parser.add_argument("--pack", action="store_true", help="zip every finished run into OUT/packed")
+    arguments = parser.parse_args()
+    deadline = time.monotonic() + 60 * arguments.minutes
+    jobs = read_jobs(arguments.jobs)
+    settings = [job_settings(job) for job in jobs]
+    failed = []
+    for number, (job, own) in enumerate(zip(jobs, settings, strict=True), start=1):
+        if time.monotonic() > deadline:
+            print(f"out of time; {len(jobs) - number + 1} of {len(jobs)} jobs are left", file=sys.stderr)
+            break
+        print(f"job {number} of {len(jobs)}: {job.folder_name}", file=sys.stderr, flush=True)
+        try:
+            record = run_job(job, own, arguments.sources, arguments.out, deadline)
+        except _OutOfTime:
+            print(f"out of time in {job.folder_name}; the same command goes on with it", file=sys.stderr)
+            break
+        except RunError as error:
+            # The other jobs are worth having all the same.
+            print(f"{job.folder_name}: {error}", file=sys.stderr)
+            failed.append(job.folder_name)
+            continue
+        if arguments.pack:
+            pack_run(record, arguments.out / "packed" / f"{job.folder_name.replace('/', '--')}.zip")
+    if failed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    run_stage(main)

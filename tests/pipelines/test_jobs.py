@@ -1,0 +1,153 @@
+"""Lists of trainings on a machine without MLflow, and the way back."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from emseg.errors import InputError
+from emseg.reporting.imported import import_run
+from emseg.reporting.leaderboard import find_evaluations, make_boards
+from emseg.training.bundle import pack_run, unpack_run
+from emseg.training.record import FINISHED, RunRecord
+from pipelines.jobs import job_settings, read_jobs
+
+JOB = {"model": "dmcn", "data": "cortex", "protocol": "heldout"}
+
+
+@pytest.fixture
+def project(tmp_path, tiny_params, source_folder, monkeypatch):
+    """A folder with params.yaml, one profile and data, and the current one."""
+    (tmp_path / "profiles.yaml").write_text("short:\n  training: {epochs: 2}\n")
+    (tmp_path / "data" / "sources").mkdir(parents=True)
+    source_folder.rename(tmp_path / "data" / "sources" / "cortex")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(project, *jobs) -> Path:
+    path = project / "jobs.yaml"
+    path.write_text(yaml.safe_dump([JOB | job for job in jobs]))
+    return path
+
+
+def run(*arguments, forbidden=("mlflow", "optuna", "dvc", "matplotlib")):
+    code = "import sys, runpy\n"
+    code += "".join(f"sys.modules[{name!r}] = None\n" for name in forbidden)
+    code += "sys.argv = ['jobs', *sys.argv[1:]]\nimport torch; torch.set_num_threads(1)\n"
+    code += "from pipelines import jobs\nfrom pipelines.stage import run_stage\nrun_stage(jobs.main)\n"
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_jobs_run_without_tracking_and_come_back_as_runs(project, store):
+    jobs = write(project, {"profile": "short"}, {"profile": "short", "name": "wide", "set": {"seeds": [0]}})
+    done = run(jobs, "--out", "out", "--pack")
+    assert done.returncode == 0, done.stderr
+    bundles = sorted((project / "out" / "packed").glob("*.zip"))
+    assert [bundle.name for bundle in bundles] == [
+        "cortex-short-heldout--dmcn-fold0-seed0.zip",
+        "cortex-short-heldout-wide--dmcn-fold0-seed0.zip",
+    ]
+    from emseg.tracking.publish import publish_record
+
+    first, second = [import_run(bundle) for bundle in bundles]
+    assert (first.folder.parent / "evaluation" / "panels").is_dir()
+    assert len(first.history()) == 2
+    assert first.load_network()
+    names = {store.get_run(publish_record(store, record)).info.run_name for record in (first, second)}
+    assert names == {"dmcn-fold0-seed0-short", "dmcn-fold0-seed0-short-wide"}
+    assert publish_record(store, first) == publish_record(store, import_run(bundles[0]))
+    (board,) = make_boards(find_evaluations(project / "out" / "runs" / "cortex-short-heldout"))
+    assert board.rows[0]["model"] == "dmcn"
+
+
+def test_started_again_it_keeps_what_is_finished(project):
+    jobs = write(project, {"profile": "short"})
+    assert run(jobs, "--out", "out").returncode == 0
+    record = RunRecord(project / "out/runs/cortex-short-heldout/dmcn-fold0-seed0/training")
+    before = record.read()
+    assert run(jobs, "--out", "out").returncode == 0
+    assert record.read() == before
+
+
+def test_out_of_time_it_stops_after_an_epoch_and_goes_on_later(project):
+    jobs = write(project, {"profile": "short"}, {"profile": "short", "seed": 1})
+    stopped = run(jobs, "--out", "out", "--minutes", "0.0001")
+    assert stopped.returncode == 0
+    assert "out of time" in stopped.stderr
+    done = run(jobs, "--out", "out")
+    assert done.returncode == 0
+    statuses = [
+        RunRecord(path.parent).read()["status"] for path in (project / "out").glob("runs/*/*/training/record.json")
+    ]
+    assert statuses == [FINISHED] * 2
+
+
+@pytest.mark.parametrize(
+    ("job", "sentence"),
+    [
+        ({"modle": "dmcn"}, "modle"),
+        ({"protocol": "hold"}, "protocol"),
+        ({"profile": "long"}, "no profile long"),
+        ({"set": {"training": {"epoch": 3}}}, "epoch is not a setting"),
+        ({"data": "nothing"}, "no source named nothing"),
+        ({"model": "resnet"}, "resnet"),
+    ],
+)
+def test_a_wrong_job_is_one_sentence(project, job, sentence):
+    done = run(write(project, job), "--out", "out")
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((project / "out").rglob("record.json")) if (project / "out").exists() else True
+
+
+def test_a_run_named_twice_and_a_file_that_is_no_list(project):
+    with pytest.raises(InputError, match="twice"):
+        read_jobs(write(project, {}, {}))
+    (project / "jobs.yaml").write_text("model: dmcn")
+    with pytest.raises(InputError, match="list of jobs"):
+        read_jobs(project / "jobs.yaml")
+
+
+def test_a_job_changes_only_what_it_names(project):
+    plain, changed = read_jobs(write(project, {}, {"set": {"training": {"batch": 2}}, "name": "small"}))
+    assert job_settings(plain, project).training.batch == 4
+    assert job_settings(changed, project).training.batch == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"text"])
+def test_a_file_that_is_no_bundle_is_refused(tmp_path, content):
+    path = tmp_path / "run.zip"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a packed run"):
+        unpack_run(path, tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("*")) if (tmp_path / "runs").exists() else True
+
+
+def test_a_bundle_cannot_write_outside_its_folder(tmp_path):
+    path = tmp_path / "run.zip"
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("training/record.json", '{"model": "dmcn", "id": "0123456789"}')
+        bundle.writestr("../../escaped", "x")
+    with pytest.raises(InputError, match="damaged"):
+        unpack_run(path, tmp_path / "runs")
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("training/record.json", '{"model": "../../dmcn", "id": "0123456789"}')
+    with pytest.raises(InputError):
+        unpack_run(path, tmp_path / "runs")
+    assert not (tmp_path / "escaped").exists()
+
+
+def test_weights_that_make_a_bundle_too_large_stay_behind(project, monkeypatch):
+    assert run(write(project, {"profile": "short"}), "--out", "out").returncode == 0
+    record = RunRecord(project / "out/runs/cortex-short-heldout/dmcn-fold0-seed0/training")
+    monkeypatch.setattr("emseg.training.bundle.LARGEST_BUNDLE", 1)
+    pack_run(record, project / "small.zip")
+    imported = import_run(project / "small.zip")
+    with pytest.raises(InputError, match="no weights"):
+        imported.load_network()
+    assert imported.history() == record.history()

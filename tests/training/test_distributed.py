@@ -1,0 +1,70 @@
+"""Two processes must train as one does."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from emseg.settings import load_settings, merge, read_yaml
+from emseg.training.record import RunRecord
+
+DISTRIBUTED = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.fixture
+def params(tiny_params):
+    # Batch statistics and dropout are drawn by each process from its own part of a batch; here both are off.
+    values = read_yaml(tiny_params)
+    merge(
+        values,
+        {
+            "training": {
+                "augmentation": "fresh",
+                "weight_average": 0.9,
+                "early_stopping": {"metric": "pixel_error", "patience": 1},
+                "epochs": 6,
+                "learning_rate": 0.02,
+            },
+            "models": {"weighted_unet": {"network": {"normalization": "none", "dropout": 0.0}}},
+        },
+    )
+    tiny_params.write_text(yaml.safe_dump(values, sort_keys=False))
+    return tiny_params
+
+
+def run(command, train_script, params, sources, folder, cwd):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [*command, train_script, params, sources, folder], env=environment, cwd=cwd, capture_output=True, text=True
+    )
+
+
+def test_two_processes_agree_with_one(tmp_path, params, source_folder, train_script):
+    records = []
+    for name, command in (("one", [sys.executable]), ("two", DISTRIBUTED)):
+        done = run(command, train_script, params, source_folder.parent, tmp_path / name, tmp_path)
+        assert done.returncode == 0, done.stderr
+        records.append(RunRecord(tmp_path / name))
+        assert done.stderr.count("epoch 1/6") == 1
+    one, two = ([{k: row[k] for k in row if k != "seconds"} for row in record.history()] for record in records)
+    assert len(one) == len(two)
+    for before, after in zip(one, two, strict=True):
+        assert before == pytest.approx(after, rel=1e-3)
+    weights = [load_file(record.weights_file) for record in records]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], atol=1e-4, rtol=1e-3)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, params, source_folder, train_script):
+    text = params.read_text()
+    assert "batch: 4" in text
+    params.write_text(text.replace("batch: 4", "batch: 3", 1))
+    load_settings(params)
+    done = run(DISTRIBUTED, train_script, params, source_folder.parent, tmp_path / "run", tmp_path)
+    assert done.returncode != 0
+    assert "must be multiples of 2" in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+
+from emseg.models import build_model
+from emseg.settings import AugmentSettings
+from emseg.training.samples import Sample, TrainingSamples
+
+STILL = AugmentSettings(rotation=0, shift=0, shear=0, zoom=0, flip=False)
+WILD = AugmentSettings(rotation=180, zoom=0.2, elastic_amplitude=4, elastic_spacing=16, contrast=0.3)
+
+
+@pytest.fixture
+def stack(source):
+    labels = source.labels
+    return source.images, labels, (labels * 7).astype(np.float16)
+
+
+def samples_of(stack, settings, augment, model="unet2", **network):
+    recipe = settings.recipe("unet2").model_copy(update={"crop": 32, "symmetries": False})
+    return TrainingSamples(
+        *stack, build_model(model, base_channels=2, depth=1, **network), recipe, augment, torch.device("cpu")
+    )
+
+
+CORNERS = [Sample(0, 0, 0, 0), Sample(3, 32, 32, 0), Sample(8, 5, 17, 0)]
+
+
+@pytest.mark.parametrize(("model", "network"), [("unet2", {}), ("unet1", {"padding": "valid"})])
+def test_a_warp_that_moves_nothing_gives_the_plain_crop(stack, tiny_settings, model, network):
+    plain = samples_of(stack, tiny_settings, None, model, **network).batch(CORNERS, None)
+    still = samples_of(stack, tiny_settings, STILL, model, **network)
+    warped = still.batch(CORNERS, still.draw_warps(3, torch.Generator().manual_seed(0)))
+    for before, after in zip(plain, warped, strict=True):
+        assert before.shape == after.shape
+        torch.testing.assert_close(before, after, atol=1e-4, rtol=0)
+
+
+def test_plain_crops_are_cut_where_the_samples_say(stack, tiny_settings):
+    images, labels, separations = samples_of(stack, tiny_settings, None).batch(CORNERS, None)
+    for index, sample in enumerate(CORNERS):
+        window = np.s_[sample.image, sample.top : sample.top + 32, sample.left : sample.left + 32]
+        np.testing.assert_allclose(images[index, 0].numpy() * 255, stack[0][window], atol=1e-4)
+        np.testing.assert_array_equal(labels[index, 0].numpy(), stack[1][window])
+        np.testing.assert_array_equal(separations[index, 0].numpy(), stack[2][window])
+
+
+def test_image_label_and_distance_move_together(stack, tiny_settings):
+    # The label doubles as the image, so that both must stay the same picture whatever the warp.
+    _, labels, separations = stack
+    twins = samples_of((labels.astype(np.uint8) * 255, labels, separations), tiny_settings, WILD)
+    jitterless = twins.draw_warps(3, torch.Generator().manual_seed(1))
+    images, labels, separations = twins.batch(
+        CORNERS, type(jitterless)(jitterless.matrix, jitterless.shift, jitterless.displacement, None, None)
+    )
+    assert ((images > 0.5).float() != labels).float().mean() < 0.02
+    torch.testing.assert_close(separations / 7, images, atol=1e-3, rtol=0)
+
+
+def test_a_part_of_a_batch_is_warped_as_the_whole_batch_is(stack, tiny_settings):
+    samples = samples_of(stack, tiny_settings, WILD)
+    warps = samples.draw_warps(3, torch.Generator().manual_seed(2))
+    whole = samples.batch(CORNERS, warps)
+    parts = [samples.batch(CORNERS[part], warps[part]) for part in (slice(0, 1), slice(1, 3))]
+    for index, value in enumerate(whole):
+        torch.testing.assert_close(value, torch.cat([part[index] for part in parts]))
+
+
+def test_fresh_warps_differ_between_batches_and_repeat_with_the_seed(stack, tiny_settings):
+    samples = samples_of(stack, tiny_settings, WILD)
+    generator = torch.Generator().manual_seed(3)
+    first, second = (samples.batch(CORNERS, samples.draw_warps(3, generator))[0] for _ in range(2))
+    again = samples.batch(CORNERS, samples.draw_warps(3, torch.Generator().manual_seed(3)))[0]
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again)

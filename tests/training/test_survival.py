@@ -1,0 +1,213 @@
+"""Killed, cut off from the disk or from MLflow, or with a spoilt checkpoint: nothing is lost."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from emseg.data.sources import load_source
+from emseg.errors import InputError, RunError
+from emseg.settings import load_settings, merge, read_yaml
+from emseg.training.record import FINISHED, RunRecord
+from emseg.training.run import load_or_make_augmented, split_of, train_model
+
+# Children are forked from a process that has everything imported, so that a kill costs milliseconds, not seconds.
+KILLED_AT_RANDOM = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch, mlflow
+from mlflow import MlflowClient
+from emseg.data.sources import load_source
+from emseg.settings import load_settings
+from emseg.tracking.publish import live_mirror
+from emseg.training.run import load_or_make_augmented, split_of, train_model
+torch.set_num_threads(1)
+settings = load_settings(sys.argv[1])
+source = load_source("cortex", Path(sys.argv[2]))
+augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
+folder, seed, kills = Path(sys.argv[3]), int(sys.argv[4]), 0
+random.seed(seed)
+for attempt in range(60):
+    child = os.fork()
+    if child == 0:
+        with live_mirror() as mirror:
+            train_model("weighted_unet", settings, source, augmented, 0, seed, folder, after_epoch=mirror)
+        os._exit(0)
+    patience = random.uniform(0.05, 1.3) if attempt < 50 else 60
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            assert status == 0, status
+            print(kills)
+            sys.exit(0)
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    kills += 1
+sys.exit("never finished")
+"""
+
+
+def with_changes(params, **training):
+    values = read_yaml(params)
+    merge(values, {"training": training})
+    params.write_text(yaml.safe_dump(values, sort_keys=False))
+    return load_settings(params)
+
+
+def train(settings, source, folder, seed=0, **options):
+    augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
+    return train_model("weighted_unet", settings, source, augmented, 0, seed, folder, **options)
+
+
+def assert_same_run(first, second):
+    losses = [[(row["epoch"], row["train_loss"]) for row in record.history()] for record in (first, second)]
+    assert losses[0] == losses[1]
+    one, two = (load_file(record.weights_file) for record in (first, second))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path, tiny_params, source_folder, store):
+    settings = with_changes(
+        tiny_params, epochs=16, images_per_epoch=24, augmentation="fresh", weight_average=0.9, select="best"
+    )
+    source = load_source("cortex", source_folder.parent)
+    kills = 0
+    for seed in range(4):
+        undisturbed = train(settings, source, tmp_path / f"undisturbed{seed}", seed)
+        disturbed = RunRecord(tmp_path / f"disturbed{seed}")
+        arguments = [tiny_params, source_folder.parent, disturbed.folder, str(seed)]
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED_AT_RANDOM, *arguments], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        kills += int(done.stdout)
+        assert disturbed.read()["status"] == FINISHED
+        assert_same_run(undisturbed, disturbed)
+        # One MLflow run, every epoch once.
+        experiment = store.get_experiment_by_name("cortex-heldout").experiment_id
+        (run,) = store.search_runs([experiment], f"tags.`emseg.record_id` = '{disturbed.read()['id']}'")
+        steps = [metric.step for metric in store.get_metric_history(run.info.run_id, "train/loss")]
+        assert steps == list(range(1, 17))
+        assert run.info.status == "FINISHED"
+    assert kills >= 20
+
+
+class Stop(Exception):  # noqa: N818
+    pass
+
+
+def stopped_after(epochs):
+    def stop(record):
+        if len(record.history()) == epochs:
+            raise Stop
+
+    return stop
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "missing"])
+def test_a_spoilt_checkpoint_falls_back_to_the_one_before(tmp_path, tiny_settings, source, capfd, damage):
+    undisturbed = train(tiny_settings, source, tmp_path / "undisturbed")
+    with pytest.raises(Stop):
+        train(tiny_settings, source, tmp_path / "run", after_epoch=stopped_after(2))
+    last = tmp_path / "run" / "checkpoint.pt"
+    if damage == "missing":
+        last.unlink()
+    else:
+        whole = last.read_bytes()
+        last.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "garbage": b"x" * len(whole)}[damage])
+    epochs = []
+    disturbed = train(
+        tiny_settings, source, tmp_path / "run", after_epoch=lambda record: epochs.append(len(record.history()))
+    )
+    assert epochs[0] == 1
+    assert_same_run(undisturbed, disturbed)
+    if damage != "missing":
+        assert "checkpoint.pt cannot be read" in capfd.readouterr().err
+
+
+def test_both_checkpoints_spoilt_begins_again(tmp_path, tiny_settings, source):
+    undisturbed = train(tiny_settings, source, tmp_path / "undisturbed")
+    with pytest.raises(Stop):
+        train(tiny_settings, source, tmp_path / "run", after_epoch=stopped_after(2))
+    for file in (tmp_path / "run").glob("checkpoint*.pt"):
+        file.write_bytes(b"")
+    assert_same_run(undisturbed, train(tiny_settings, source, tmp_path / "run"))
+
+
+def test_a_full_disk_ends_in_a_sentence_and_the_run_goes_on_later(tmp_path, tiny_params, source_folder, train_script):
+    settings = with_changes(tiny_params, epochs=3)
+    source = load_source("cortex", source_folder.parent)
+    undisturbed = train(settings, source, tmp_path / "undisturbed")
+    with pytest.raises(Stop):
+        train(settings, source, tmp_path / "run", after_epoch=stopped_after(1))
+    record = RunRecord(tmp_path / "run")
+    before = {file.name: file.read_bytes() for file in record.folder.iterdir() if file.name != "record.json"}
+    # A limit on the size of files stands in for the full disk: writing a checkpoint fails in the middle.
+    limit = len(before["checkpoint.pt"]) // 2
+    done = subprocess.run(
+        [sys.executable, train_script, tiny_params, source_folder.parent, record.folder],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode != 0
+    assert "cannot be written" in done.stderr
+    assert "nothing is lost" in done.stderr
+    assert (record.folder / "checkpoint.pt").read_bytes() == before["checkpoint.pt"]
+    assert not list(record.folder.glob(".*tmp*"))
+    assert_same_run(undisturbed, train(settings, source, record.folder))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, tiny_settings, source):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        train(tiny_settings, source, tmp_path / "file" / "runs" / "run")
+
+
+def test_a_store_that_dies_while_training_costs_nothing(tmp_path, tiny_settings, source, store, capfd):
+    from emseg.tracking.publish import live_mirror, publish_record
+
+    database = tmp_path / "mlflow.db"
+
+    with live_mirror() as mirror:
+
+        def after_epoch(record):
+            if len(record.history()) == 1 and database.exists():
+                database.rename(tmp_path / "gone")
+                database.mkdir()
+            mirror(record)
+
+        mirror.client = store
+        record = train(tiny_settings, source, tmp_path / "run", after_epoch=after_epoch)
+    assert record.read()["status"] == FINISHED
+    assert "delivers the run later" in capfd.readouterr().err
+    database.rmdir()
+    (tmp_path / "gone").rename(database)
+    run = publish_record(store, record)
+    assert [m.step for m in store.get_metric_history(run, "train/loss")] == [1, 2, 3]
+    assert os.environ["MLFLOW_TRACKING_URI"].endswith("mlflow.db")
+
+
+def test_a_time_budget_ends_the_run_and_keeps_weights(tmp_path, tiny_settings, source):
+    recipe = tiny_settings.training.model_copy(update={"epochs": 10_000, "budget_minutes": 1 / 60})
+    settings = tiny_settings.model_copy(update={"training": recipe})
+    record = train(settings, source, tmp_path / "run")
+    history = record.history()
+    assert record.read()["status"] == FINISHED
+    assert record.weights_file.is_file()
+    assert 1 <= len(history) < 10_000
+    # The schedule was fitted to the budget: it came down to its end.
+    assert history[-1]["learning_rate"] < 0.5 * settings.training.learning_rate
+
+
+def test_errors_of_a_run_are_not_errors_of_input():
+    assert not issubclass(RunError, InputError)
