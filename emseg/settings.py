@@ -159,6 +159,23 @@ class ModelSettings(_Settings):
         return self
 
 
+class PromotionSettings(_Settings):
+    """The rule by which a version becomes champion."""
+
+    metric: Literal["v_rand", "v_info", "iou", "dice", "pixel_error", "warping_error"]
+    minimum_gain: float = Field(ge=0)
+    """By which the metric must better the champion's, with `confidence`."""
+    confidence: float = Field(gt=0.5, lt=1)
+    """Of the paired bootstrap interval over sections and seeds."""
+    not_worse: dict[Literal["v_rand", "v_info", "iou", "dice", "pixel_error", "warping_error"], float]
+    """Other metrics, and by how much each may be worse than the champion's."""
+    minimum_sections: int = Field(ge=1)
+    minimum_seeds: int = Field(ge=1)
+    """Seeds with which the same recipe was trained and registered."""
+    clean_git: bool
+    """Refuse versions trained with uncommitted changes."""
+
+
 class Settings(_Settings):
     """Everything in params.yaml."""
 
@@ -168,6 +185,7 @@ class Settings(_Settings):
     weight_map: WeightMapSettings
     seeds: list[int] = Field(min_length=1)
     training: RecipeSettings
+    promotion: PromotionSettings
     benchmark: list[str] = Field(min_length=1)
     models: dict[str, ModelSettings]
 

@@ -13,6 +13,7 @@ imports where MLflow is; weights that do not fit stay behind.
 """
 
 import argparse
+import re
 import sys
 import time
 from pathlib import Path
@@ -48,7 +49,8 @@ class Job(BaseModel):
     @property
     def folder_name(self) -> str:
         """The run's folder: what it is, and the name of the variation if it has one."""
-        parts = (self.data, self.profile or "default", self.protocol, self.name)
+        variation = re.sub(r"\W+", "-", self.name)
+        parts = (self.data, self.profile or "default", self.protocol, variation)
         return "-".join(part for part in parts if part) + "/" + run_name(self.model, self.fold, self.seed)
 
 

@@ -21,7 +21,7 @@ class PairedDifference:
     Attributes:
         metric: its name.
         mean: first minus second.
-        low, high: 95 % bootstrap interval over sections, resampled in pairs, and over seeds.
+        low, high: bootstrap interval, 95 % unless asked otherwise, over sections, resampled in pairs, and over seeds.
         p_value: two-sided, from the same bootstrap; after `holm`, corrected.
         wilcoxon_p: of the Wilcoxon signed-rank test over sections, a second opinion; 1 where all are equal.
     """
@@ -34,7 +34,9 @@ class PairedDifference:
     wilcoxon_p: float
 
 
-def paired_difference(first: Scores, second: Scores, metric: str, seed: int = 0) -> PairedDifference:
+def paired_difference(
+    first: Scores, second: Scores, metric: str, seed: int = 0, confidence: float = 0.95
+) -> PairedDifference:
     """Compare two models on the sections that both were tested on.
 
     `per_section` tables with a column `seed` have a row per section and seed; sections are paired, seeds are
@@ -56,7 +58,7 @@ def paired_difference(first: Scores, second: Scores, metric: str, seed: int = 0)
         drawn_y = y[random.integers(0, len(y), len(y))].mean(axis=0)
         differences[index] = (drawn_x - drawn_y)[sections[index]].mean()
     per_section = x.mean(axis=0) - y.mean(axis=0)
-    low, high = np.quantile(differences, [0.025, 0.975])
+    low, high = np.quantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2])
     # One added to each count: no p-value of 0 from a finite number of resamples.
     tail = min((differences <= 0).sum(), (differences >= 0).sum())
     p_value = min(1.0, 2 * (tail + 1) / (_RESAMPLES + 1))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from emseg.data.augmented import AugmentedSet, FoldData, augmented_identity, fold_data, make_augmented, read_augmented
+from emseg.data.normalization import grey_levels
 from emseg.data.protocol import Split, split_sections
 from emseg.data.separation import separation_distance
 from emseg.data.sources import Source
@@ -128,6 +129,7 @@ def train_model(
         "parameters": count_parameters(network),
         "flop_per_crop": flop_per_crop(model, entry.network.overrides(), *crop_size(recipe, data.images)),
         "normalization": {"low": data.normalization.low, "high": data.normalization.high},
+        "grey_levels": grey_levels(data.normalization(source.images[list(split.training)])),
         "split": {
             "training": split.training,
             "validation": split.validation,

@@ -1,0 +1,211 @@
+"""Sections to be segmented, read one at a time: a TIFF stack, a folder of images, a single image or a Zarr array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emseg.data.stack import SECTION_SUFFIXES, read_stack, section_files
+from emseg.errors import InputError
+
+LARGEST_SECTION = 2**28
+"""Pixels. More is a damaged header or a decompression bomb: the largest sections in use have some 10^8."""
+_STACK_AXES = {"YX", "ZYX", "IYX", "QYX"}
+_GREY_TYPES = ("uint8", "uint16", "float32")
+
+
+@dataclass
+class Sections:
+    """A stack that is not in memory.
+
+    Attributes:
+        path: where it is.
+        kind: `tiff`, `folder`, `image` (one PNG) or `zarr`.
+        shape: (Z, Y, X).
+        dtype: uint8, uint16 or float32.
+        read: section z as (Y, X).
+        names: file name of each section of a folder.
+        page: what a TIFF says about itself: compression, resolution, ImageJ and OME entries.
+    """
+
+    path: Path
+    kind: str
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    read: Callable[[int], np.ndarray]
+    names: list[str] = field(default_factory=list)
+    page: dict[str, Any] = field(default_factory=dict)
+    _files: ExitStack = field(default_factory=ExitStack)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._files.close()
+
+
+def open_sections(path: str | Path) -> Sections:
+    """Open sections and check all of them, without reading a pixel.
+
+    Raises:
+        InputError: missing, empty, truncated, in colour, of an unknown type or axes, larger than
+            `LARGEST_SECTION`, or a folder of mixed sizes or types.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist; expected a TIFF stack, a folder of sections, an image or a Zarr array"
+        )
+    if path.is_dir():
+        is_zarr = any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
+        return _open_zarr(path) if is_zarr or path.suffix == ".zarr" else _open_folder(path)
+    if path.suffix.lower() not in SECTION_SUFFIXES:
+        raise InputError(f"{path} is not a TIFF or PNG file; use .tif, .tiff or .png, a folder or a Zarr array")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes); copy it again")
+    return _open_png(path) if path.suffix.lower() == ".png" else _open_tiff(path)
+
+
+def _open_tiff(path: Path) -> Sections:
+    import tifffile
+
+    files = ExitStack()
+    try:
+        tiff = files.enter_context(tifffile.TiffFile(path))
+        series = tiff.series[0]
+        first = tiff.pages.first
+        pages = list(series.pages)
+    # The decoder raises whatever it likes on damaged files; each means the same to the user.
+    except Exception as error:
+        files.close()
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} is truncated or not readable ({reason[:120]}); copy it again") from error
+    try:
+        if first.samplesperpixel > 1:
+            raise InputError(f"{path} is in colour; expected grey-level sections, one channel")
+        if len(tiff.series) > 1:
+            raise InputError(f"{path} has pages of different sizes; all sections must have one size")
+        if series.axes not in _STACK_AXES:
+            raise InputError(f"{path} has axes {series.axes}; expected YX or ZYX (sections, rows, columns)")
+        shape = (1, *series.shape) if series.ndim == 2 else series.shape
+        dtype = _checked(path, shape, series.dtype)
+        size = path.stat().st_size
+        for page in pages:
+            ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False))
+            if max(ends, default=0) > size:
+                raise InputError(f"{path} is truncated: its last bytes are missing; copy it again")
+        is_contiguous = len(pages) < shape[0]
+        if is_contiguous and series.dataoffset is None:
+            raise InputError(f"{path} keeps {shape[0]} sections in {len(pages)} pages; save it with a page per section")
+        memory = tifffile.memmap(path, mode="r").reshape(shape) if is_contiguous else None
+    except Exception:
+        files.close()
+        raise
+
+    def read(z: int) -> np.ndarray:
+        try:
+            return np.array(memory[z]) if memory is not None else pages[z].asarray()
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{path}, section {z}, is not readable ({reason[:120]}); copy it again") from error
+
+    facts = {
+        "compression": first.compression.name.lower() if first.compression.value != 1 else None,
+        "resolution": (first.resolution[0], first.resolution[1]) if "XResolution" in first.tags else None,
+        "resolution_unit": int(first.tags["ResolutionUnit"].value) if "ResolutionUnit" in first.tags else None,
+        "imagej": dict(tiff.imagej_metadata or {}) if tiff.is_imagej else None,
+        "ome": _physical_size(tiff.ome_metadata) if tiff.is_ome else None,
+        "is_stack": series.ndim == 3,
+    }
+    return Sections(path, "tiff", shape, dtype, read, page=facts, _files=files)
+
+
+def _physical_size(text: str | None) -> dict[str, Any]:
+    import re
+
+    found = dict(re.findall(r'(PhysicalSize[XYZ](?:Unit)?)="([^"]+)"', text or ""))
+    return {key: value if key.endswith("Unit") else float(value) for key, value in found.items()}
+
+
+def _open_png(path: Path) -> Sections:
+    shape, dtype = _png_header(path)
+    return Sections(path, "image", (1, *shape), _checked(path, (1, *shape), dtype), lambda _: read_stack(path)[0])
+
+
+def _png_header(path: Path) -> tuple[tuple[int, int], np.dtype[Any]]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            mode = image.mode
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} is truncated or not readable ({reason[:120]}); copy it again") from error
+    if mode not in ("L", "I;16", "I"):
+        raise InputError(f"{path} is in colour or not grey-level ({mode}); expected 8 or 16 bit, one channel")
+    return (height, width), np.dtype(np.uint8 if mode == "L" else np.uint16)
+
+
+def _open_folder(path: Path) -> Sections:
+    files = section_files(path)
+    if not files:
+        raise InputError(f"{path} holds no .tif, .tiff or .png sections")
+    opened = [open_sections(file) for file in files]
+    for each in opened:
+        each.close()
+        if len(each) != 1:
+            raise InputError(f"{each.path} has {len(each)} pages; a folder of sections needs one page per file")
+        if each.shape != opened[0].shape or each.dtype != opened[0].dtype:
+            raise InputError(
+                f"{each.path} is {each.shape[1]} x {each.shape[2]} {each.dtype} but {files[0].name} is "
+                f"{opened[0].shape[1]} x {opened[0].shape[2]} {opened[0].dtype}; a stack has one size and type"
+            )
+
+    def read(z: int) -> np.ndarray:
+        return read_stack(files[z])[0]
+
+    shape = (len(files), *opened[0].shape[1:])
+    facts = opened[0].page
+    return Sections(path, "folder", shape, opened[0].dtype, read, [file.name for file in files], facts)
+
+
+def _open_zarr(path: Path) -> Sections:
+    try:
+        import zarr
+    except ImportError as error:
+        raise InputError(f"{path} is a Zarr array; `pip install emseg[volumes]` to read it") from error
+    try:
+        array = zarr.open(path, mode="r")
+    except Exception as error:
+        raise InputError(f"{path} is not a readable Zarr array ({' '.join(str(error).split())[:120]})") from error
+    if not isinstance(array, zarr.Array):
+        raise InputError(f"{path} is a Zarr group; name the array in it, such as {path}/raw")
+    if array.ndim != 3:
+        raise InputError(f"{path} has shape {array.shape}; expected (Z, Y, X)")
+    dtype = _checked(path, array.shape, array.dtype)
+
+    def read(z: int) -> np.ndarray:
+        return np.asarray(array[z])
+
+    depth, height, width = array.shape
+    return Sections(path, "zarr", (depth, height, width), dtype, read, page={"attributes": dict(array.attrs)})
+
+
+def _checked(path: Path, shape: tuple[int, ...], dtype: Any) -> np.dtype[Any]:
+    if dtype not in [np.dtype(name) for name in _GREY_TYPES]:
+        raise InputError(f"{path} is {dtype}; expected 8-bit, 16-bit or 32-bit float grey levels")
+    if 0 in shape:
+        raise InputError(f"{path} has shape {shape}; expected at least one pixel")
+    if shape[-1] * shape[-2] > LARGEST_SECTION:
+        raise InputError(
+            f"{path} says its sections have {shape[-2]} x {shape[-1]} pixels; the most that is read is "
+            f"{LARGEST_SECTION:,} pixels: the file is damaged, or cut the sections"
+        )
+    return np.dtype(dtype)

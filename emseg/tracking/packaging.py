@@ -1,0 +1,212 @@
+"""The model that users load: a run turned into files that are checked before they are believed.
+
+record.json           settings, lineage, normalisation, as trained
+weights.safetensors   the weights; no pickle anywhere
+metrics.json          scores, and the threshold that validation chose
+scores.csv            scores per section
+model-card.md         what the model is for, and how to make it again
+check.npz             a small input with the probability that the network gave for it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from emseg.data.normalization import Normalization
+from emseg.errors import InputError
+from emseg.files import atomic_folder, write_text
+from emseg.inference.predictor import Predictor
+from emseg.inference.segmenter import Segmenter
+from emseg.metrics.scoring import ALL_METRICS
+from emseg.models import Network
+from emseg.reporting.evaluation import evaluation_folder, read_evaluation
+from emseg.training.record import FINISHED, RunRecord
+
+FILES = ("record.json", "weights.safetensors", "metrics.json", "scores.csv", "model-card.md", "check.npz")
+_CHECK_SIDE = 64
+_CHECK_TOLERANCE = 1e-3
+"""Of a probability: processors round differently, a changed weight shows at once."""
+
+
+class DeployedNetwork(nn.Module):
+    """What the registry serves: raw grey levels in, probability out, normalisation inside.
+
+    Maps float32 (N, 1, Y, X), grey levels as the sections have them, sides multiples of the network's stride, to
+    float32 (N, 1, Y', X') in [0, 1].
+    """
+
+    def __init__(self, network: Network, normalization: Normalization) -> None:
+        super().__init__()
+        self.network = network
+        self.low, self.high = normalization.low, normalization.high
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Probability of cell interior."""
+        scaled = ((images - self.low) / (self.high - self.low)).clamp(0, 1)
+        return torch.sigmoid(self.network(scaled))
+
+
+def write_package(record: RunRecord, folder: Path) -> None:
+    """Write the package of a finished, evaluated run.
+
+    Raises:
+        InputError: the run is unfinished, was not evaluated, or its weights are not here.
+    """
+    facts = record.read()
+    if facts["status"] != FINISHED:
+        raise InputError(f"{record.folder}: the run is {facts['status']}; only a finished run becomes a model")
+    evaluation = evaluation_folder(record)
+    metrics, _, _ = read_evaluation(evaluation)
+    network, normalization = record.load_network()
+    with atomic_folder(folder) as package:
+        for file in (record.folder / "record.json", record.weights_file):
+            shutil.copy(file, package)
+        for name in ("metrics.json", "scores.csv"):
+            shutil.copy(evaluation / name, package)
+        write_text(package / "model-card.md", model_card(facts, metrics))
+        image = check_image(normalization)
+        probability = next(Predictor(network, normalization).stream([image]))
+        np.savez(package / "check.npz", image=image, probability=probability)
+
+
+def check_image(normalization: Normalization) -> np.ndarray:
+    """A section (64, 64) float32 of dark lines and noise over the whole range of grey levels."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:_CHECK_SIDE, :_CHECK_SIDE]
+    lines = 0.5 + 0.3 * np.tanh(4 * (np.sin(x / 5) * np.cos(y / 7)))
+    image = np.clip(lines + random.normal(0, 0.1, lines.shape), 0, 1)
+    return (normalization.low + image * (normalization.high - normalization.low)).astype(np.float32)
+
+
+def package_digest(folder: Path) -> str:
+    """SHA-256 over names and bytes of a package's files.
+
+    Raises:
+        InputError: one of them is missing.
+    """
+    digest = hashlib.sha256()
+    for name in FILES:
+        file = folder / name
+        if not file.is_file():
+            raise InputError(f"{folder} lacks {name}; the model is damaged, register its run again")
+        digest.update(name.encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def open_package(folder: Path, name: str, expected_digest: str | None = None) -> Segmenter:
+    """Load a package, and check it before it is used.
+
+    Args:
+        folder: that holds the package's files.
+        name: what to call the model.
+        expected_digest: that the registry recorded; None where there is none.
+
+    Raises:
+        InputError: a file is missing, differs from what was registered, is not what it should be, or the network
+            does not give the check's probability again.
+    """
+    digest = package_digest(folder)
+    if expected_digest is not None and digest != expected_digest:
+        raise InputError(
+            f"{name}: its files are not those that were registered (digest {digest[:12]}, recorded "
+            f"{expected_digest[:12]}); do not use it, register its run again"
+        )
+    try:
+        record = RunRecord(folder)
+        network, normalization = record.load_network()
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        with np.load(folder / "check.npz", allow_pickle=False) as check:
+            image, expected = check["image"], check["probability"]
+        facts = record.read()
+        recipe = facts["settings"]["training"]
+        predictor = Predictor(network, normalization, recipe["prediction"], recipe["test_time_augmentation"])
+        segmenter = Segmenter(predictor, float(metrics["threshold"]), facts["grey_levels"], name, digest)
+    except (SafetensorError, RuntimeError, ValueError, KeyError, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{name} cannot be loaded ({reason}); register its run again") from error
+    difference = float(np.abs(next(Predictor(network, normalization).stream([image])) - expected).max())
+    if not difference < _CHECK_TOLERANCE:
+        raise InputError(
+            f"{name} does not reproduce its test output (probabilities differ by {difference:.2g}); do not use it"
+        )
+    return segmenter
+
+
+def segmenter_of_run(folder: str | Path) -> Segmenter:
+    """A segmenter straight from a run folder, without a registry.
+
+    Raises:
+        InputError: there is no finished, evaluated run.
+    """
+    record = RunRecord.open(folder)
+    facts = record.read()
+    metrics, _, _ = read_evaluation(evaluation_folder(record))
+    network, normalization = record.load_network()
+    recipe = facts["settings"]["training"]
+    predictor = Predictor(network, normalization, recipe["prediction"], recipe["test_time_augmentation"])
+    weights = hashlib.sha256(record.weights_file.read_bytes()).hexdigest()
+    return Segmenter(predictor, float(metrics["threshold"]), facts["grey_levels"], str(folder), weights)
+
+
+def model_card(facts: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """What a user must know before trusting the model, in Markdown."""
+    lineage = facts["lineage"]
+    scores = "\n".join(
+        f"| {name} | {metrics[name]['mean']:.4f} | [{metrics[name]['low']:.4f}, {metrics[name]['high']:.4f}] |"
+        for name in ALL_METRICS
+    )
+    leaks = (
+        "\n**This protocol leaks: the test images are warped copies of training sections. The scores are upper "
+        "bounds.**\n"
+        if metrics["leaks"]
+        else ""
+    )
+    split = facts["split"]
+    licence = (
+        "ISBI 2012 challenge, Drosophila first-instar larva ventral nerve cord, serial-section TEM, 4 x 4 x 50 nm. "
+        "Cite Arganda-Carreras et al. 2015 (Frontiers in Neuroanatomy 9:142) and Cardona et al. 2010 "
+        "(PLoS Biology 8:e1000502)."
+        if facts["dataset"] == "isbi2012"
+        else "Generated by emseg, MIT licence."
+        if facts["dataset"] == "synthetic"
+        else "The lab's own sections; ask it for their licence and how to cite them."
+    )
+    return f"""# {facts["model"]}, fold {facts["fold"]}, seed {facts["seed"]}
+
+Segments neuronal membranes in electron-microscopy sections: grey-level sections in, probability of cell interior out.
+
+## Data
+
+{facts["dataset"]}, digest {facts["data_digest"]}. {licence}
+Trained on {len(split["training"])} sections, threshold and checkpoint chosen on {len(split["validation"])}, tested on
+{metrics["sections"]}.
+
+## Scores
+
+Protocol {metrics["protocol"]}, threshold {metrics["threshold"]} for cells (chosen on validation), 0.5 for pixels.
+{leaks}
+| metric | mean over sections | 95 % interval |
+|---|---|---|
+{scores}
+
+## Use and limits
+
+Meant for sections like those it was trained on: same staining, resolution and preparation. Grey levels far from the
+training data are reported, not corrected. It sees one section at a time and joins nothing across sections. Look at
+its result before counting on it; it is not for diagnosis.
+
+## Make it again
+
+Commit {lineage["git_commit"]}{" with uncommitted changes" if lineage["git_dirty"] else ""}, {lineage["device"]},
+torch {lineage["packages"]["torch"]}. `emseg lineage` prints the commands.
+"""

@@ -1,0 +1,106 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emseg.errors import InputError
+from emseg.metrics import score_stack
+from emseg.metrics.scoring import Scores
+from emseg.reporting.report import ablations, read_runs, write_report
+
+
+def make_run(folder, name, error, protocol="heldout", seed=0, model="unet2", variation="", profile="best"):
+    """A run whose prediction has a share `error` of its pixels wrong, as it lies on disk."""
+    label = np.random.default_rng(9).random((5, 40, 40)) < 0.8
+    wrong = np.random.default_rng(seed).random(label.shape) < error
+    table = score_stack(label ^ wrong, label)
+    table["v_rand_oracle"], table["v_info_oracle"] = table["v_rand"], table["v_info"]
+    scores = Scores(protocol, "d" * 32, table)
+    run = folder / name
+    for part in ("training", "evaluation"):
+        (run / part).mkdir(parents=True)
+    facts = {
+        "model": model,
+        "fold": 0,
+        "seed": seed,
+        "profile": profile,
+        "variation": variation,
+        "epochs": 2,
+        "training_seconds": 120.0,
+        "flop_per_crop": 10**9,
+        "images_seen": 2400,
+        "lineage": {"device": "a box", "packages": {"torch": "2"}, "git_commit": "c" * 40, "git_dirty": False},
+    }
+    (run / "training" / "record.json").write_text(json.dumps(facts))
+    (run / "training" / "history.csv").write_text("epoch,train_loss,validation_pixel_error\n1,0.5,0.2\n2,0.3,0.1\n")
+    metrics = {
+        "model": model,
+        "dataset": "cortex",
+        "protocol": protocol,
+        "leaks": scores.leaks,
+        "data_digest": "d" * 32,
+        "fold": 0,
+        "seed": seed,
+        "threshold": 0.7,
+        "collapsed": False,
+        "parameters": 1234,
+        "seconds_per_epoch": 60.0,
+        **scores.summary(),
+    }
+    (run / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
+    table.to_csv(run / "evaluation" / "scores.csv", index=False)
+    table.assign(model="baseline: threshold").to_csv(run / "evaluation" / "baselines.csv", index=False)
+    return table
+
+
+def test_the_effect_of_a_change_is_changed_minus_unchanged(tmp_path):
+    base = [make_run(tmp_path, f"base{seed}", 0.05, seed=seed, variation="short") for seed in (0, 1)]
+    worse = [make_run(tmp_path, f"worse{seed}", 0.10, seed=seed, variation="short/no average") for seed in (0, 1)]
+    make_run(tmp_path, "other", 0.01, variation="", seed=7)
+    table = ablations(read_runs(tmp_path))
+    assert set(table["change"]) == {"no average"}
+    assert set(table["runs"]) == {2}
+    effect = table[table["metric"] == "pixel_error"].iloc[0]
+    expected = pd.concat(worse)["pixel_error"].mean() - pd.concat(base)["pixel_error"].mean()
+    assert effect["mean"] == pytest.approx(expected)
+    assert effect["low"] > 0.03
+
+
+def test_a_change_is_compared_on_the_seeds_that_both_have(tmp_path):
+    make_run(tmp_path, "base0", 0.05, seed=0, variation="short")
+    make_run(tmp_path, "base1", 0.20, seed=1, variation="short")
+    make_run(tmp_path, "same0", 0.05, seed=0, variation="short/nothing")
+    table = ablations(read_runs(tmp_path))
+    assert (table["mean"] == 0).all()
+    assert (table["runs"] == 1).all()
+
+
+def test_the_report_holds_every_table_and_figure(tmp_path):
+    make_run(tmp_path / "runs", "best", 0.05)
+    make_run(tmp_path / "runs", "paper", 0.08, profile="paper")
+    make_run(tmp_path / "runs", "folds", 0.05, protocol="kfold")
+    make_run(tmp_path / "runs", "short", 0.05, variation="short")
+    make_run(tmp_path / "runs", "change", 0.10, variation="short/no average")
+    path = write_report(tmp_path / "runs", tmp_path / "report", "Cortex", "make everything")
+    text = path.read_text()
+    for part in ("# Cortex", "`make everything`", "unet2 (best)", "unet2 (paper)", "protocol kfold", "no average"):
+        assert part in text
+    assert "Makes something worse: no average." in text
+    assert "DMCN (Chen et al. 2016)" in text
+    assert "2.4" in text  # TFLOP: 1e9 per crop, 2400 crops
+    assert "20 |" in text  # GFLOP/s over 120 seconds
+    for figure in ("cortex-heldout-comparison", "cortex-heldout-curves", "cortex-kfold-comparison"):
+        assert (path.parent / f"{figure}.png").stat().st_size > 5000
+        assert f"({figure}.png)" in text
+    sections = pd.read_csv(path.parent / "sections.csv")
+    assert len(sections) == 5 * 5
+    # The variations are not models of the leaderboard.
+    assert set(pd.read_csv(path.parent / "models.csv")["model"].dropna()) >= {"unet2 (best)", "unet2 (paper)"}
+    assert len(pd.read_csv(path.parent / "models.csv").query("model == 'unet2 (best)'")) == 2
+
+
+def test_without_runs_it_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="no evaluated runs"):
+        write_report(tmp_path, tmp_path / "report", "Nothing", "nothing")
+    assert not (tmp_path / "report").exists()
