@@ -246,6 +246,8 @@ def publish(
 ) -> None:
     """Deliver run records to MLflow. A record becomes one MLflow run, however often it is published.
 
+    Finished, evaluated runs become versions of the registered model emseg-membrane.
+
     Examples:
 
         MLFLOW_TRACKING_URI=http://mlflow.lab:5000 emseg publish runs/single/unet2-fold0-seed0
@@ -254,6 +256,7 @@ def publish(
     """
     from emseg.reporting.imported import import_run
     from emseg.tracking.publish import publish_record
+    from emseg.tracking.registration import is_registrable, register_record
     from emseg.tracking.store import connect, store_uri
     from emseg.training.record import RunRecord
 
@@ -263,11 +266,198 @@ def publish(
     runs = [import_run(path) if path.suffix == ".zip" else RunRecord.open(path) for path in folders]
     client = connect()
     delivered = {str(run.folder): publish_record(client, run) for run in runs}
+    numbers = {str(run.folder): register_record(client, run) for run in runs if is_registrable(run)}
     if as_json:
-        print(json.dumps({"store": store_uri(), "runs": delivered}, indent=2))
+        print(json.dumps({"store": store_uri(), "runs": delivered, "versions": numbers}, indent=2))
         return
     for folder, run_id in delivered.items():
-        print(f"{folder}: MLflow run {run_id}")
+        version = f", version {numbers[folder]} of emseg-membrane" if folder in numbers else ""
+        print(f"{folder}: MLflow run {run_id}{version}")
+
+
+@app.command()
+def registry(as_json: AsJson = False) -> None:
+    """List the registered versions and their paired difference to the champion.
+
+    Versions scored on other data, another protocol or another fold stand apart: they do not rank.
+
+    Example:
+
+        emseg registry
+    """
+    from emseg.reporting.terminal import print_table
+    from emseg.tracking.registry import versions
+    from emseg.tracking.standing import as_tables, standings
+    from emseg.tracking.store import connect
+
+    groups = standings(versions(connect()))
+    if as_json:
+        print(json.dumps(groups, indent=2))
+        return
+    if not groups:
+        print("nothing is registered yet; `make benchmark` or `emseg publish` registers evaluated runs")
+    for title, table in as_tables(groups):
+        print_table(title, table)
+
+
+@app.command()
+def promote(
+    version: Annotated[
+        str | None, typer.Argument(help="Number, alias or URI; default: the best that compares.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge only; change nothing.")] = False,
+    force: Annotated[str | None, typer.Option(help="Promote against the rule, for this recorded reason.")] = None,
+    settings_file: Annotated[Path, typer.Option("--settings", help="Settings with the rule.")] = Path("params.yaml"),
+    as_json: AsJson = False,
+) -> None:
+    """Judge a version by the rule in params.yaml and, if it holds, make it champion. Exit code 1 if it does not.
+
+    Examples:
+
+        emseg promote --dry-run
+
+        emseg promote 7 --force "the champion was trained on mislabelled sections"
+    """
+    from dataclasses import asdict
+
+    from emseg.settings import load_settings
+    from emseg.tracking.promotion import promote as judge_and_promote
+    from emseg.tracking.store import connect
+
+    if force is not None and not force.strip():
+        raise InputError("--force needs a reason, which is recorded with the version")
+    rule = load_settings(settings_file).promotion
+    decision = judge_and_promote(connect(), rule, version, dry_run, force)
+    if as_json:
+        print(json.dumps(asdict(decision), indent=2))
+    else:
+        for condition in decision.conditions:
+            print(f"{'yes' if condition.is_met else 'NO ':3}  {condition.name}: {condition.evidence}")
+        verdict = "is champion" if decision.promoted else "is not promoted"
+        would = "in earnest, version" if dry_run else "version"
+        reason = f", by force: {decision.reason}" if decision.reason else ""
+        print(
+            f"{would} {decision.version} {verdict}{reason}; the champion before is {decision.champion_before or 'none'}"
+        )
+    if not decision.promoted:
+        raise typer.Exit(1)
+
+
+@app.command()
+def rollback(as_json: AsJson = False) -> None:
+    """Make the champion before this one champion again; as often as there is history.
+
+    Example:
+
+        emseg rollback
+    """
+    from dataclasses import asdict
+
+    from emseg.tracking.promotion import rollback as roll_back
+    from emseg.tracking.store import connect
+
+    decision = roll_back(connect())
+    if as_json:
+        print(json.dumps(asdict(decision), indent=2))
+    else:
+        print(f"version {decision.champion_after} is champion again; version {decision.champion_before} is not")
+
+
+@app.command()
+def lineage(
+    model: Annotated[str, typer.Argument(help="models:/emseg-membrane@champion, or /NUMBER.")],
+    settings: Annotated[Path | None, typer.Option(help="Write the run's params.yaml here instead.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Walk from a version to its run, commit, data and settings, and print the commands that make it again.
+
+    Example:
+
+        emseg lineage models:/emseg-membrane@champion
+    """
+    from emseg.tracking.provenance import lineage as find_lineage
+    from emseg.tracking.provenance import write_settings
+    from emseg.tracking.store import connect
+
+    client = connect()
+    if settings:
+        write_settings(client, model, settings)
+        print(f"{settings} holds the settings of {model}")
+        return
+    found = find_lineage(client, model)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    data = found["data"]
+    print(f"version     {found['version']}  {' '.join(found['aliases'])}")
+    print(f"run         {found['run']['name']}  {found['run']['id']}")
+    print(f"commit      {found['commit']}{'  with uncommitted changes' if found['uncommitted_changes'] else ''}")
+    print(f"data        {data['name']}  digest {data['digest']}, augmented {data['augmented_digest']}")
+    for path, md5 in data["dvc"].items():
+        print(f"            {path}  {md5} (DVC)")
+    print(f"protocol    {found['protocol']}")
+    print(f"device      {found['device']}, torch {found['packages']['torch']}")
+    print(f"weights     sha256 {found['weights_sha256']}")
+    print("\nIn a clean clone, on the same kind of machine:\n")
+    for command in found["commands"]:
+        print(f"    {command}")
+
+
+@app.command()
+def predict(
+    inputs: Annotated[list[Path], typer.Argument(help="TIFF stacks, folders of sections, images or Zarr arrays.")],
+    output: Annotated[Path, typer.Argument(help="Result; for several inputs the folder that gets them.")],
+    model: Annotated[str, typer.Option(help="Registry URI, MLflow run id or run folder.")] = (
+        "models:/emseg-membrane@champion"
+    ),
+    kind: Annotated[str, typer.Option(help="probability, mask or cells.")] = "probability",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
+) -> None:
+    """Segment sections with the champion. The same command goes on where a killed one stopped.
+
+    The result is like the input: same axes, resolution and compression. Masks and cells use the threshold that
+    validation chose.
+
+    Examples:
+
+        emseg predict cortex.tif cortex-probability.tif
+
+        emseg predict cortex.zarr cells.zarr --kind cells --model runs/single/unet2-fold0-seed0
+
+        emseg predict a.tif b.tif results/ --kind mask
+    """
+    from emseg.inference.segmenter import OUTPUTS
+    from emseg.inference.volume import segment_file, targets_of
+    from emseg.tracking.models import load_segmenter
+
+    if kind not in OUTPUTS:
+        raise InputError(f"--kind is one of {', '.join(OUTPUTS)}, not {kind}")
+    targets = targets_of(inputs, output, overwrite)
+    segmenter = load_segmenter(model)
+    for source, target in zip(inputs, targets, strict=True):
+        with _section_bar(source.name) as report:
+            segment_file(segmenter, source, target, kind, overwrite, report, _warn)  # type: ignore[arg-type]
+        print(f"{target}: {kind} by {segmenter.name}")
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(help="Port.")] = 5110,
+    host: Annotated[str, typer.Option(help="Address to bind to; loopback alone unless told otherwise.")] = "127.0.0.1",
+    largest_megapixels: Annotated[float, typer.Option(help="Larger sections are refused.")] = 64.0,
+    timeout: Annotated[float, typer.Option(help="Seconds before a request is given up.")] = 60.0,
+) -> None:
+    """Serve the champion over HTTP, on MLflow's own server; a promotion is taken up without a dropped request.
+
+    POST /segment takes the bytes of a TIFF or PNG and answers with those of the mask, probability or cells.
+
+    Example:
+
+        emseg serve & curl --data-binary @section.tif 'http://127.0.0.1:5110/segment?kind=mask' > mask.tif
+    """
+    from emseg.tracking.serving import run_server
+
+    run_server(host, port, largest_megapixels, timeout)
 
 
 @app.command()
@@ -281,6 +471,29 @@ def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) -> N
     from emseg.tracking.ui import serve_ui
 
     raise typer.Exit(serve_ui(port))
+
+
+def _warn(sentence: str) -> None:
+    print(f"emseg: {sentence}", file=sys.stderr)
+
+
+@contextmanager
+def _section_bar(name: str) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(file=sys.stderr)
+    bar = Bar(
+        *Bar.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task(name, total=None)
+    with bar:
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager

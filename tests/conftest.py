@@ -36,6 +36,7 @@ TINY = {
         "unet1": {"network": {"base_channels": 2, "depth": 1}, "training": {"crop": 32}},
         "weighted_unet": {"network": {"base_channels": 2, "depth": 2}},
         "unet2": {"network": {"base_channels": 2, "depth": 2}},
+        "residual_unet": {"network": {"base_channels": 2, "depth": 1}, "loss": "bce"},
         "supervised_unet": {"network": {"base_channels": 2, "depth": 1}, "loss": "bce"},
     },
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,14 @@ def _open_tiff(path: Path) -> Sections:
 
     files = ExitStack()
     try:
-        tiff = files.enter_context(tifffile.TiffFile(path))
-        series = tiff.series[0]
-        first = tiff.pages.first
-        pages = list(series.pages)
+        # A chain of pages that breaks off is only logged by the decoder, and the stack would silently be shorter.
+        with _complaints_of("tifffile") as complaints:
+            tiff = files.enter_context(tifffile.TiffFile(path))
+            series = tiff.series[0]
+            first = tiff.pages.first
+            pages = list(series.pages)
+        if complaints:
+            raise ValueError(complaints[0])
     # The decoder raises whatever it likes on damaged files; each means the same to the user.
     except Exception as error:
         files.close()
@@ -103,6 +108,8 @@ def _open_tiff(path: Path) -> Sections:
         is_contiguous = len(pages) < shape[0]
         if is_contiguous and series.dataoffset is None:
             raise InputError(f"{path} keeps {shape[0]} sections in {len(pages)} pages; save it with a page per section")
+        if is_contiguous and series.dataoffset + int(np.prod(shape)) * dtype.itemsize > size:
+            raise InputError(f"{path} is truncated: its last bytes are missing; copy it again")
         memory = tifffile.memmap(path, mode="r").reshape(shape) if is_contiguous else None
     except Exception:
         files.close()
@@ -124,6 +131,24 @@ def _open_tiff(path: Path) -> Sections:
         "is_stack": series.ndim == 3,
     }
     return Sections(path, "tiff", shape, dtype, read, page=facts, _files=files)
+
+
+@contextmanager
+def _complaints_of(name: str) -> Iterator[list[str]]:
+    complaints: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            complaints.append(record.getMessage())
+
+    logger, handler = logging.getLogger(name), Collect(logging.ERROR)
+    logger.addHandler(handler)
+    before, logger.propagate = logger.propagate, False
+    try:
+        yield complaints
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
 
 
 def _physical_size(text: str | None) -> dict[str, Any]:

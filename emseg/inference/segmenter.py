@@ -10,6 +10,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from emseg.data.normalization import describe_difference, grey_levels
+from emseg.errors import InputError
 from emseg.inference.predictor import Predictor
 
 Output = Literal["probability", "mask", "cells"]
@@ -47,7 +48,12 @@ class Segmenter:
         Returns:
             `probability`: float32 in [0, 1], of cell interior. `mask`: uint8, 255 where the probability is above
             the threshold. `cells`: uint16 labels from 1, 0 for membrane, one label per cell of this section.
+
+        Raises:
+            InputError: the section holds NaN or infinite grey levels.
         """
+        if section.dtype.kind == "f" and not np.isfinite(section).all():
+            raise InputError("a section holds NaN or infinite grey levels; mend it first")
         probability = next(self.predictor.stream([section]))
         if output == "probability":
             return probability

@@ -68,7 +68,10 @@ def segment_file(
         for z in range(len(sections)):
             file = partial / f"{z:06d}.npy"
             if not file.is_file():
-                result = segmenter.segment(_readable(sections, z), output)
+                try:
+                    result = segmenter.segment(sections.read(z), output)
+                except InputError as error:
+                    raise InputError(f"{source}, section {z}: {error}") from error
                 with atomic_path(file) as temporary, temporary.open("wb") as stream:
                     np.save(stream, result, allow_pickle=False)
             report(z + 1, len(sections))
@@ -77,6 +80,29 @@ def segment_file(
     finally:
         sections.close()
     return target
+
+
+def targets_of(sources: list[Path], output: Path, overwrite: bool) -> list[Path]:
+    """Where the result of each source goes: `output`, or, for several, a file of the same name in it.
+
+    Raises:
+        InputError: a source does not exist, a result does, or two sources have one name.
+    """
+    for source in sources:
+        if not source.exists():
+            raise InputError(
+                f"{source} does not exist; expected a TIFF stack, a folder of images, an image or a Zarr array"
+            )
+    if len(sources) == 1:
+        targets = [output]
+    else:
+        targets = [output / (f"{s.stem}.tif" if s.suffix.lower() == ".png" else s.name) for s in sources]
+    if len(set(targets)) < len(targets):
+        raise InputError("two inputs have one name; segment them into different folders")
+    for target in targets:
+        if target.exists() and not overwrite:
+            raise InputError(f"{target} exists; give --overwrite to replace it")
+    return targets
 
 
 def _check_target(sections: Sections, target: Path) -> None:
@@ -113,13 +139,6 @@ def _begin(partial: Path, identity: dict[str, Any]) -> None:
         return
     shutil.rmtree(partial, ignore_errors=True)
     write_json(manifest, identity)
-
-
-def _readable(sections: Sections, z: int) -> np.ndarray:
-    section = sections.read(z)
-    if section.dtype.kind == "f" and not np.isfinite(section).all():
-        raise InputError(f"{sections.path}, section {z}, holds NaN or infinite grey levels; mend it first")
-    return section
 
 
 def _assemble(partial: Path, sections: Sections, target: Path, output: Output) -> None:

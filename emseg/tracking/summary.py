@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from emseg.reporting.evaluation import evaluation_folder, metric_means
 from emseg.reporting.leaderboard import make_boards
 from emseg.tracking.publish import experiment_of, flat_parameters, publish_record
+from emseg.tracking.registration import register_record
 from emseg.training.record import RunRecord
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _PARENT_TAG = "mlflow.parentRunId"
 
 
 def publish_records(client: MlflowClient, records: list[RunRecord]) -> dict[str, str]:
-    """Publish records, and a parent run for every model that has several of them.
+    """Publish and register records, with a parent run for every model that has several of them.
 
     Args:
         client: of the store.
@@ -28,6 +29,8 @@ def publish_records(client: MlflowClient, records: list[RunRecord]) -> dict[str,
         MLflow run id by run name.
     """
     runs = {record.name: publish_record(client, record) for record in records}
+    for record in records:
+        register_record(client, record)
     by_model: dict[str, list[RunRecord]] = {}
     for record in records:
         by_model.setdefault(record.read()["model"], []).append(record)

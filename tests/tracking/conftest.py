@@ -1,0 +1,59 @@
+import json
+import shutil
+import uuid
+
+import pytest
+
+from emseg.reporting.evaluation import evaluate_record
+from emseg.training.record import RunRecord
+from emseg.training.run import load_or_make_augmented, split_of, train_model
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """Runs made once in a session, by what they are; tests work on copies."""
+    return {}
+
+
+@pytest.fixture
+def evaluated(tmp_path, tmp_path_factory, tiny_settings, source, trained):
+    """A function that gives an evaluated tiny run with a seed: evaluated(seed) -> record."""
+
+    def make(seed=0):
+        if seed not in trained:
+            augmented = load_or_make_augmented(tiny_settings, source, split_of(tiny_settings, source, 0))
+            folder = tmp_path_factory.mktemp("trained") / "run"
+            record = train_model("residual_unet", tiny_settings, source, augmented, 0, seed, folder / "training")
+            evaluate_record(record, source, augmented, with_figures=False)
+            trained[seed] = folder
+        folder = tmp_path / "runs" / f"seed{seed}"
+        shutil.copytree(trained[seed], folder)
+        record = RunRecord(folder / "training")
+        # Tests run wherever the working tree is in whatever state.
+        lineage = record.read()["lineage"] | {"git_commit": "c" * 40, "git_dirty": False}
+        record.update(id=uuid.uuid4().hex, lineage=lineage)
+        return record
+
+    return make
+
+
+@pytest.fixture
+def rescored():
+    """A function that changes a record's scores per section: rescored(record, v_rand=[...])."""
+
+    def change(record, **columns):
+        import pandas as pd
+
+        from emseg.metrics.scoring import Scores
+
+        folder = record.folder.parent / "evaluation"
+        table = pd.read_csv(folder / "scores.csv")
+        for name, values in columns.items():
+            table[name] = values
+        table.to_csv(folder / "scores.csv", index=False)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics |= Scores(metrics["protocol"], metrics["data_digest"], table).summary()
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        return record
+
+    return change

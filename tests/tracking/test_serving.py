@@ -1,0 +1,158 @@
+"""The champion over HTTP: right answers, bad requests, promotions under load."""
+
+import io
+import threading
+
+import numpy as np
+import pytest
+import tifffile
+from bad_inputs import FILES, rgb
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from emseg.inference import predict
+from emseg.tracking.registration import register_record
+from emseg.tracking.registry import MODEL_NAME, find_version, registry_lock, set_champions
+from emseg.tracking.serving import champion_of_registry, make_app
+
+
+@pytest.fixture
+def champion(store, evaluated):
+    for seed in (0, 1):
+        register_record(store, evaluated(seed))
+    with registry_lock(store):
+        set_champions(store, [1])
+    return champion_of_registry()
+
+
+@pytest.fixture
+def client(champion):
+    return TestClient(make_app(champion, largest_megapixels=0.5))
+
+
+def as_tiff(stack):
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, stack, photometric="minisblack")
+    return stream.getvalue()
+
+
+def expected(champion, stack):
+    predictor = champion.served.segmenter.predictor
+    return predict(predictor.network, stack, normalization=predictor.normalization)
+
+
+def test_tiff_and_png_in_mask_probability_and_cells_out(client, champion, stack):
+    sections = stack[0][:2]
+    probability = expected(champion, sections)
+    answer = client.post("/segment?kind=probability", content=as_tiff(sections))
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/tiff"
+    assert answer.headers["x-emseg-model"] == f"models:/{MODEL_NAME}/1"
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(answer.content)), probability)
+    mask = client.post("/segment", content=as_tiff(sections)).content
+    threshold = champion.served.segmenter.threshold
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(mask)) > 0, probability > threshold)
+    stream = io.BytesIO()
+    Image.fromarray(sections[0]).save(stream, "png")
+    png = client.post("/segment?kind=mask&format=png", content=stream.getvalue())
+    assert png.headers["content-type"] == "image/png"
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png.content))) > 0, probability[0] > threshold)
+    cells = tifffile.imread(io.BytesIO(client.post("/segment?kind=cells", content=as_tiff(sections)).content))
+    assert ((cells > 0) == (probability > threshold)).all()
+
+
+def test_the_tensor_protocol_of_mlflow_answers_too(client, champion, stack):
+    images = stack[0][:1, None, :32, :32].astype(np.float32)
+    answer = client.post("/invocations", json={"inputs": images.tolist()})
+    assert answer.status_code == 200, answer.text
+    values = np.array(answer.json()["predictions"])[:, 0]
+    np.testing.assert_allclose(values, expected(champion, stack[0][:1, :32, :32]), atol=1e-4)
+    assert answer.headers["x-emseg-version"] == "1"
+
+
+def test_health_and_what_is_served(client):
+    assert client.get("/health").status_code == 200
+    assert client.get("/ping").headers["x-emseg-version"] == "1"
+    described = client.get("/model").json()
+    assert described["version"] == 1
+    assert described["outputs"] == ["probability", "mask", "cells"]
+
+
+def test_the_corpus_is_refused_with_a_sentence_and_the_server_lives(client, stack):
+    for name, (content, sentence) in FILES.items():
+        if name == "section.jpg":  # only its name is wrong, and bytes have none
+            continue
+        answer = client.post("/segment", content=content)
+        assert 400 <= answer.status_code < 500, name
+        assert sentence in answer.json()["error"], name
+        assert "/tmp" not in answer.json()["error"], name
+        assert client.post("/segment", content=as_tiff(stack[0][0])).status_code == 200
+
+
+def test_requests_that_are_too_large_or_ask_for_nonsense(client, stack):
+    assert client.post("/segment", content=bytes(3_000_000)).status_code == 413
+    many = as_tiff(np.zeros((200, 64, 64), np.uint8))
+    answer = client.post("/segment", content=many)
+    assert answer.status_code == 422
+    assert "the most is 500,000" in answer.json()["error"]
+    for query in ("kind=nothing", "format=bmp"):
+        assert client.post(f"/segment?{query}", content=as_tiff(stack[0][0])).status_code == 422
+    answer = client.post("/segment?format=png", content=as_tiff(stack[0][:2]))
+    assert "format=tiff" in answer.json()["error"]
+    assert client.post("/segment", content=rgb()).status_code == 422
+    assert client.post(
+        "/invocations", content=b"not json", headers={"content-type": "application/json"}
+    ).is_client_error
+
+
+def test_a_promotion_is_taken_up_and_a_damaged_one_is_not(client, champion, store, stack):
+    from emseg.tracking.registry import versions
+
+    before = client.post("/segment?kind=probability", content=as_tiff(stack[0][:1])).content
+    with registry_lock(store):
+        set_champions(store, [1, 2])
+    assert champion.refresh()
+    after = client.post("/segment?kind=probability", content=as_tiff(stack[0][:1]))
+    assert after.headers["x-emseg-version"] == "2"
+    assert after.content != before
+    import mlflow
+
+    from emseg.errors import InputError
+
+    first = next(version for version in versions(store) if version.number == 1)
+    file = mlflow.artifacts.download_artifacts(first.uri) + "/extra_files/weights.safetensors"
+    with open(file, "ab") as stream:
+        stream.write(b"x")
+    with registry_lock(store):
+        set_champions(store, [1, 2, 1])
+    with pytest.raises(InputError, match="not those that were registered"):
+        champion.refresh()
+    assert client.post("/segment", content=as_tiff(stack[0][:1])).headers["x-emseg-version"] == "2"
+
+
+def test_requests_in_flight_survive_promotions(client, champion, store, stack):
+    body = as_tiff(stack[0][:1])
+    answers = []
+
+    def ask():
+        for _ in range(10):
+            answers.append(client.post("/segment", content=body))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for history in ([1, 2], [1, 2, 1], [1, 2, 1, 2]):
+        with registry_lock(store):
+            set_champions(store, history)
+        assert champion.refresh()
+    for thread in threads:
+        thread.join()
+    assert [answer.status_code for answer in answers] == [200] * 40
+    assert {answer.headers["x-emseg-model"] for answer in answers} <= {find_version(store, n).uri for n in "12"}
+
+
+def test_without_a_champion_it_does_not_start(store):
+    from emseg.errors import InputError
+
+    with pytest.raises(InputError, match="nothing is registered"):
+        champion_of_registry()
