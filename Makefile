@@ -49,6 +49,8 @@ speed: environment
 	python -m benchmarks.training
 	python -m benchmarks.prediction
 	python -m benchmarks.metrics
+	python -m benchmarks.volume
+	python -m benchmarks.serving
 
 test: environment
 	python -m pytest

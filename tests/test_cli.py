@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from emseg.cli import main
-from emseg.data.stack import write_stack
+from emseg.data.stack import read_stack, write_stack
 
 
 @pytest.fixture
@@ -65,8 +65,50 @@ def test_train_evaluate_leaderboard_publish(project, emseg):
     assert [entry["model"] for entry in study] == [f"study: {m}" for m in ("dmcn", "unet1", "weighted_unet", "unet2")]
     assert "unet2" in (project / "board.csv").read_text()
     assert "| unet2 | heldout |" in (project / "board.md").read_text()
-    first, again = emseg("publish", "--json")[1], emseg("publish", "--json")[1]
-    assert json.loads(first)["runs"] == json.loads(again)["runs"]
+    first, again = (json.loads(emseg("publish", "--json")[1]) for _ in range(2))
+    assert first == again
+    assert list(first["versions"].values()) == [1]
+
+
+def test_from_run_to_champion_to_segmented_sections(project, emseg, stack):
+    for seed in (0, 1):
+        run = f"runs/single/residual_unet-fold0-seed{seed}"
+        assert emseg("train", "residual_unet", "--seed", seed)[0] == 0
+        assert emseg("evaluate", run)[0] == 0
+        file = project / run / "training/record.json"
+        record = json.loads(file.read_text())
+        record["lineage"] |= {"git_commit": "c" * 40, "git_dirty": False}
+        file.write_text(json.dumps(record))
+    assert emseg("publish")[0] == 0
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("minimum_sections: 5", "minimum_sections: 2"))
+    code, out, _ = emseg("promote", "1", "--dry-run")
+    assert code == 0
+    assert "yes  loads safely" in out
+    assert "version 1 would become champion" in out
+    assert emseg("predict", "data/sources/cortex/images.tif", "early.tif")[0] == 2
+    assert emseg("promote", "1")[0] == 0
+    code, out, _ = emseg("promote")
+    assert code == 1
+    assert "NO   better than the champion" in out
+    (group,) = json.loads(emseg("registry", "--json")[1])
+    assert {v["version"]: v["aliases"] for v in group["versions"]} == {1: ["champion"], 2: ["challenger"]}
+    assert "champion" in emseg("registry")[1]
+    code, out, _ = emseg("promote", "2", "--force", "to try it", "--json")
+    assert code == 0
+    assert json.loads(out)["reason"] == "to try it"
+    code, out, _ = emseg("rollback")
+    assert code == 0
+    assert "version 1 is champion again" in out
+    code, out, _ = emseg("predict", "data/sources/cortex/images.tif", "masks.tif", "--kind", "mask")
+    assert code == 0
+    assert "mask by models:/emseg-membrane/1" in out
+    assert read_stack(project / "masks.tif").shape == stack[0].shape
+    code, out, _ = emseg("lineage", "models:/emseg-membrane@champion")
+    assert code == 0
+    assert "emseg train residual_unet --fold 0 --seed 0" in out
+    assert "git checkout " + "c" * 40 in out
+    assert "uncommitted" not in out
 
 
 def test_train_again_goes_on_or_keeps(project, emseg):
@@ -135,6 +177,17 @@ BAD = {
     "no record": (["evaluate", "nowhere"], "nowhere holds no run record"),
     "no runs": (["leaderboard"], "no evaluated runs"),
     "nothing to publish": (["publish"], "no run records"),
+    "no version": (["promote", "9"], "no version 9 of emseg-membrane; nothing is registered yet"),
+    "nothing to promote": (["promote"], "no version is registered"),
+    "no reason": (["promote", "1", "--force", " "], "--force needs a reason"),
+    "no champion to go back to": (["rollback"], "no champion to go back to"),
+    "no lineage": (["lineage", "models:/emseg-membrane@champion"], "nothing is registered yet"),
+    "nothing to serve": (["serve"], "nothing is registered yet"),
+    "no input": (["predict", "nothing.tif", "out.tif"], "nothing.tif does not exist"),
+    "unknown kind": (["predict", "params.yaml", "out.tif", "--kind", "labels"], "--kind is one of"),
+    "no champion": (["predict", "data/sources/cortex/images.tif", "out.tif"], "nothing is registered yet"),
+    "no model": (["predict", "data/sources/cortex/images.tif", "out.tif", "--model", "nowhere"], "no model nowhere"),
+    "no budget": (["train", "unet2", "--budget-minutes", "0"], "budget_minutes"),
     "no folder": (["data", "check", "nowhere"], "nowhere is not a folder"),
     "no origin": (["data", "add", "mine"], "--from FOLDER"),
 }
@@ -143,13 +196,17 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_sentence_exit_code_2_and_nothing_written(project, emseg, case):
     arguments, message = BAD[case]
-    before = sorted(project.rglob("*"))
+
+    def files():
+        return sorted(path for path in project.rglob("*") if path.suffix != ".lock")
+
+    before = files()
     code, out, err = emseg(*arguments)
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
     assert not out
-    assert sorted(project.rglob("*")) == before
+    assert files() == before
 
 
 def test_unreachable_store_is_one_sentence(project, emseg, monkeypatch):

@@ -46,6 +46,12 @@ class Clone:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def json(self, *command):
+        """What a command prints for a script to read."""
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
     def change(self, **changes):
         values = read_yaml(self.folder / "params.yaml")
         merge(values, changes)
@@ -232,3 +238,26 @@ def test_the_makefile_runs_it(clone):
         check=True,
     )
     assert "pipelines.workspace isbi2012 paper" in done.stdout
+
+
+def test_the_commands_of_lineage_make_the_champion_again_in_a_clean_clone(clone, tmp_path):
+    run = json.loads((clone.folder / "runs/benchmark/unet2-fold0-seed0/training/record.json").read_text())
+    # The commit that trained is clean; its sections and seeds are few, and the rule says what it wants.
+    clone.change(promotion={"minimum_sections": 2})
+    versions = clone.json("emseg", "registry", "--json")[0]["versions"]
+    number = next(version["version"] for version in versions if version["model"] == "unet2")
+    clone.run("emseg", "promote", str(number))
+    found = clone.json("emseg", "lineage", "models:/emseg-membrane@champion", "--json")
+    assert found["version"] == number
+    assert found["commit"] == run["lineage"]["git_commit"]
+    assert found["data"]["dvc"]
+    again = Clone(tmp_path / "again")
+    subprocess.run(["git", "clone", "--quiet", clone.folder, again.folder], check=True)
+    # The environment is this one already; the data are the lab's own, and come from where it keeps them.
+    script = "set -e\n" + "\n".join(
+        line.partition("  #")[0] + (f" --from {clone.folder / 'data/sources/cortex'}" if "data add" in line else "")
+        for line in found["commands"]
+        if line not in ("make environment", "source .venv/bin/activate")
+    )
+    printed = again.run("bash", "-c", script)
+    assert printed.strip().splitlines()[-1].split()[0] == found["weights_sha256"]
