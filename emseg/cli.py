@@ -333,12 +333,11 @@ def promote(
     else:
         for condition in decision.conditions:
             print(f"{'yes' if condition.is_met else 'NO ':3}  {condition.name}: {condition.evidence}")
-        verdict = "is champion" if decision.promoted else "is not promoted"
-        would = "in earnest, version" if dry_run else "version"
+        becomes = "would become champion" if dry_run else "is champion"
+        verdict = becomes if decision.promoted else "is not promoted"
         reason = f", by force: {decision.reason}" if decision.reason else ""
-        print(
-            f"{would} {decision.version} {verdict}{reason}; the champion before is {decision.champion_before or 'none'}"
-        )
+        before = f"version {decision.champion_before}" if decision.champion_before else "none"
+        print(f"version {decision.version} {verdict}{reason}; champion before: {before}")
     if not decision.promoted:
         raise typer.Exit(1)
 

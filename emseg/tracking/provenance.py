@@ -28,7 +28,7 @@ def lineage(client: MlflowClient, reference: str) -> dict[str, Any]:
     """
     version = find_version(client, reference)
     run = client.get_run(version.run_id)
-    facts = _record(client, version)
+    facts = _record(version)
     origin = facts["lineage"]
     weights = run.data.tags.get("weights.sha256")
     return {
@@ -65,7 +65,7 @@ def write_settings(client: MlflowClient, reference: str, path: Path, project: Pa
     Raises:
         InputError: there is no such version, or no params.yaml in `project`.
     """
-    facts = _record(client, find_version(client, reference))
+    facts = _record(find_version(client, reference))
     settings, model = facts["settings"], facts["model"]
     entry = {"loss": settings["loss"], "weight_map": settings["weight_map"], "network": settings["network"]}
     values = read_yaml(project / "params.yaml") | {
@@ -83,16 +83,16 @@ def write_settings(client: MlflowClient, reference: str, path: Path, project: Pa
     write_text(path, yaml.safe_dump(values, sort_keys=False))
 
 
-def _record(client: MlflowClient, version: Version) -> dict[str, Any]:
+def _record(version: Version) -> dict[str, Any]:
+    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = client.download_artifacts(version.run_id, "record/record.json", folder)
+            path = download_artifacts(f"{version.uri}/extra_files/record.json", dst_path=folder)
         except (MlflowException, OSError) as error:
-            raise RunError(
-                f"the record of {version.uri} cannot be fetched ({' '.join(str(error).split())[:160]})"
-            ) from error
+            reason = " ".join(str(error).split())[:160]
+            raise RunError(f"the record of {version.uri} cannot be fetched ({reason})") from error
         return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
