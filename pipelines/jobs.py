@@ -110,8 +110,16 @@ def run_job(job: Job, settings: Settings, sources: Path, out: Path, deadline: fl
     record = train_model(job.model, settings, source, augmented, job.fold, job.seed, folder, after_epoch=stop_in_time)
     record.update(profile=job.profile, variation=job.name)
     if not (evaluation_folder(record) / "metrics.json").is_file():
-        evaluate_record(record, source, augmented, with_figures=False)
+        evaluate_record(record, source, augmented, with_figures=_can_draw())
     return record
+
+
+def _can_draw() -> bool:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def main() -> None:

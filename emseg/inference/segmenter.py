@@ -20,8 +20,8 @@ OUTPUT_TYPES: dict[str, np.dtype[Any]] = {
     "mask": np.dtype(np.uint8),
     "cells": np.dtype(np.uint16),
 }
-_SEED_MARGIN = 0.5
-"""Seeds of cells are where the probability is this share of the way from the threshold to 1."""
+CONTOUR = 0.5
+"""Probability at which cells end and membranes begin."""
 
 
 @dataclass(frozen=True)
@@ -70,28 +70,23 @@ class Segmenter:
 
 
 def label_cells(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Cells of a section: components well above the threshold, grown by watershed to the threshold's contour.
+    """Cells of a section: components above the threshold, grown by watershed to the contour of membranes.
+
+    The threshold that validation chose tells cells apart, and is high for that; the contour at 0.5 is where the
+    network sees the membrane begin.
 
     Args:
         probability: float32 (Y, X) in [0, 1] of cell interior.
-        threshold: cells reach as far as the probability is above it.
+        threshold: each 4-connected component above it is a cell.
 
     Returns:
         uint16 (Y, X): labels from 1, 0 for membrane.
 
     Raises:
-        ValueError: more than 65,535 cells.
+        InputError: more than 65,535 cells.
     """
-    interior = probability > threshold
-    seeds = probability > threshold + _SEED_MARGIN * (1 - threshold)
-    markers, count = ndimage.label(seeds)
-    # A cell too faint for a seed of its own is still a cell.
-    components, _ = ndimage.label(interior)
-    seeded = np.zeros(components.max() + 1, bool)
-    seeded[components[seeds]] = True
-    faint = interior & ~seeded[components]
-    extra, more = ndimage.label(faint)
-    if count + more > np.iinfo(np.uint16).max:
-        raise ValueError(f"{count + more} cells in one section; labels hold 65,535")
-    markers[faint] = extra[faint] + count
-    return watershed(-probability, markers, mask=interior).astype(np.uint16)
+    cells, count = ndimage.label(probability > threshold)
+    if count > np.iinfo(np.uint16).max:
+        raise InputError(f"a section has {count:,} cells, labels hold 65,535; cut it, or ask for a mask")
+    contour = min(threshold, CONTOUR)
+    return watershed(-probability, cells, mask=probability > contour).astype(np.uint16)

@@ -47,10 +47,10 @@ def register_record(client: MlflowClient, record: RunRecord) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         package = Path(temporary) / "package"
         write_package(record, package)
-        uri = _log_network(record, run_id, package)
+        metrics, table, _ = read_evaluation(evaluation_folder(record))
+        uri = _log_network(record, run_id, package, metric_means(metrics))
         digest = package_digest(package)
         card = (package / "model-card.md").read_text(encoding="utf-8")
-    metrics, table, _ = read_evaluation(evaluation_folder(record))
     from mlflow.exceptions import MlflowException
 
     try:
@@ -97,7 +97,7 @@ def _judged_by(facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _log_network(record: RunRecord, run_id: str, package: Path) -> str:
+def _log_network(record: RunRecord, run_id: str, package: Path, means: dict[str, float]) -> str:
     import mlflow
     import torch
     from mlflow.models import ModelSignature
@@ -119,6 +119,9 @@ def _log_network(record: RunRecord, run_id: str, package: Path) -> str:
             pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
             extra_files=[str(package / name) for name in FILES],
         )
+        # Tied to the model too, so that its page shows what it is worth.
+        shown = {name: value for name, value in means.items() if "/" not in name}
+        mlflow.log_metrics(shown, model_id=info.model_id)
     return info.model_uri
 
 

@@ -110,22 +110,28 @@ def test_masks_use_the_threshold_and_cells_are_components_of_it(tmp_path, segmen
     mask, cells = (tifffile.imread(tmp_path / f"{name}.tif") for name in ("mask", "cells"))
     np.testing.assert_array_equal(mask, np.where(expected > threshold, 255, 0))
     assert cells.dtype == np.uint16
-    assert ((cells > 0) == (mask > 0)).all()
+    assert (cells[mask > 0] > 0).all()
+    assert (expected[cells > 0] > min(threshold, 0.5)).all()
     for section in cells:
         for number in np.unique(section[section > 0]):
             assert components(section == number, connectivity=1).max() == 1
 
 
-def test_cells_are_split_where_the_probability_dips():
-    probability = np.zeros((9, 21), np.float32)
-    probability[1:-1, 1:-1] = 0.95
-    probability[1:-1, 10] = 0.6
-    probability[4, 1:-1][probability[4, 1:-1] < 0.9] = 0.6
-    assert label_cells(probability, 0.5).max() == 2
-    assert label_cells(probability, 0.7).max() == 2
-    faint = np.full((5, 5), 0.55, np.float32)
-    assert label_cells(faint, 0.5).max() == 1
-    assert label_cells(faint, 0.6).max() == 0
+def test_the_threshold_tells_cells_apart_and_the_contour_is_at_one_half():
+    # Two cells with a bridge of 0.7 between them, in a rim of 0.6, in membrane of 0.1.
+    probability = np.full((11, 23), 0.1, np.float32)
+    probability[1:-1, 1:-1] = 0.6
+    probability[2:-2, 2:-2] = 0.9
+    probability[2:-2, 11] = 0.7
+    apart = label_cells(probability, 0.8)
+    assert apart.max() == 2
+    assert ((apart > 0) == (probability > 0.5)).all()
+    assert len(np.unique(apart[5, 2:11])) == 1
+    together = label_cells(probability, 0.65)
+    assert together.max() == 1
+    low = label_cells(probability, 0.05)
+    assert (low == 1).all()
+    assert label_cells(probability, 0.95).max() == 0
 
 
 @pytest.mark.parametrize("name", FILES)
