@@ -188,8 +188,8 @@ Segments neuronal membranes in electron-microscopy sections: grey-level sections
 ## Data
 
 {facts["dataset"]}, digest {facts["data_digest"]}. {licence}
-Trained on {len(split["training"])} sections, threshold and checkpoint chosen on {len(split["validation"])}, tested on
-{metrics["sections"]}.
+Trained on {_count(split["training"])}, threshold and checkpoint chosen on {_count(split["validation"])}, tested on
+{metrics["sections"]} sections.
 
 ## Scores
 
@@ -207,6 +207,11 @@ its result before counting on it; it is not for diagnosis.
 
 ## Make it again
 
-Commit {lineage["git_commit"]}{" with uncommitted changes" if lineage["git_dirty"] else ""}, {lineage["device"]},
-torch {lineage["packages"]["torch"]}. `emseg lineage` prints the commands.
+Commit {lineage["git_commit"]}{" with uncommitted changes" if lineage["git_dirty"] else ""}, on
+{lineage["device"]}, torch {lineage["packages"]["torch"]}. `emseg lineage` prints the commands.
 """
+
+
+def _count(sections: list[int]) -> str:
+    # Under a protocol that divides augmented images, sections are not what is counted.
+    return f"{len(sections)} sections" if sections else "augmented images"

@@ -71,7 +71,8 @@ def register_record(client: MlflowClient, record: RunRecord) -> int:
         "git.commit": str(facts["lineage"]["git_commit"]),
         **{name: f"{metric_means(metrics)[name]:.4f}" for name in ("v_rand", "v_info", "pixel_error", "dice")},
     }
-    version = client.create_model_version(MODEL_NAME, uri, run_id=run_id, tags=tags, description=card)
+    description = card + _pictures(record, run_id)
+    version = client.create_model_version(MODEL_NAME, uri, run_id=run_id, tags=tags, description=description)
     return int(version.version)
 
 
@@ -84,6 +85,13 @@ def recipe_digest(facts: dict[str, Any]) -> str:
         "protocol": {k: v for k, v in facts["settings"]["protocol"].items() if k != "folds"},
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _pictures(record: RunRecord, run_id: str) -> str:
+    """Worst and best section in Markdown, as MLflow's server shows the run's artifacts."""
+    shown = [name for name in ("worst", "best") if (evaluation_folder(record) / "overlays" / f"{name}.png").is_file()]
+    lines = [f"![{name} section](/get-artifact?path=overlays%2F{name}.png&run_uuid={run_id})" for name in shown]
+    return "\n## Worst and best section\n\n" + "\n\n".join(lines) + "\n" if lines else ""
 
 
 def _judged_by(facts: dict[str, Any]) -> dict[str, Any]:
