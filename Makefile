@@ -52,8 +52,9 @@ speed: environment
 	python -m benchmarks.volume
 	python -m benchmarks.serving
 
+# Tests compute on one thread each; two at a time fill two cores.
 test: environment
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
 
 ui: environment
 	emseg ui
