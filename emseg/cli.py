@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -273,6 +273,77 @@ def publish(
     for folder, run_id in delivered.items():
         version = f", version {numbers[folder]} of emseg-membrane" if folder in numbers else ""
         print(f"{folder}: MLflow run {run_id}{version}")
+
+
+@app.command()
+def tune(
+    name: Annotated[str | None, typer.Option(help="Of the study; default DATA-MODEL.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Database for workers on many machines; default: a journal on this one.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Until the study has so many; default: as params.yaml says.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of sampler and trainings.")] = 0,
+    change: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: KEY=VALUE.")] = None,
+    settings_file: Annotated[Path, typer.Option("--settings", help="Settings to use.")] = Path("params.yaml"),
+    apply: Annotated[bool, typer.Option("--apply", help="Write the best trial to the settings as `tuned`.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search what `tuning` in params.yaml names, on sections that are never tested on.
+
+    Started again it goes on; started several times, here or elsewhere on one --storage, the workers share the study.
+    --apply trains nothing: it writes the best trial into params.yaml, for `dvc repro` to train beside the others.
+
+    Examples:
+
+        emseg tune --set data.source=isbi2012 --set training.epochs=6
+
+        emseg tune --name cortex --storage postgresql+psycopg://lab@db/optuna
+
+        emseg tune --name cortex --apply && dvc repro
+    """
+    import tempfile
+
+    from emseg.data.sources import load_source
+    from emseg.reporting.terminal import print_table
+    from emseg.settings import load_settings
+    from emseg.tracking.tuning import StudyMirror
+    from emseg.tuning.figures import draw_study
+    from emseg.tuning.progress import TrialLines
+    from emseg.tuning.result import apply_best, trials_table
+    from emseg.tuning.study import Events, best_of, open_study, run_worker
+
+    limit = [] if trials is None else [f"tuning.trials={trials}"]
+    settings = load_settings(settings_file, [*(change or []), *limit])
+    source = load_source(settings.data.source)
+    tuning = settings.tuning
+    name = name or f"{source.name}-{tuning.model}"
+    study = open_study(settings, source, name, storage)
+    if apply:
+        print(apply_best(study, settings, settings_file), end="")
+        return
+    mirror = StudyMirror(name, source.name, settings.protocol.name, tuning.metric, tuning.model_dump(mode="json"))
+    lines = TrialLines(tuning.trials, tuning.metric)
+
+    def ended(study: Any, trial: Any) -> None:
+        mirror.ended(study, trial)
+        lines.ended(study, trial)
+
+    run_worker(study, settings, source, Events(mirror.began, mirror.epoch, ended), seed)
+    best = best_of(study)
+    with tempfile.TemporaryDirectory() as folder:
+        mirror.finish(best, draw_study(study, Path(folder)))
+    table = trials_table(study)
+    if as_json:
+        found = {"value": best[0], "point": best[1]} if best else None
+        trials_as_rows = json.loads(table.to_json(orient="records"))
+        print(json.dumps({"study": name, "metric": tuning.metric, "best": found, "trials": trials_as_rows}, indent=2))
+        return
+    print_table(f"study {name}, {tuning.metric} on validation sections", table.fillna("").astype(str))
+    if best:
+        print(f"best {tuning.metric} {best[0]:.4f}: {best[1]}")
+        print(f"`emseg tune --name {name} --apply` writes it to {settings_file}")
 
 
 @app.command()

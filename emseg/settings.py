@@ -69,6 +69,13 @@ class AugmentSettings(_Settings):
     contrast: float = Field(default=0.0, ge=0, lt=1)
     """Relative change of contrast around the image's mean."""
 
+    def scaled(self, strength: float) -> AugmentSettings:
+        """Every range times `strength`, as far as it goes; flips and shifts stay as they are."""
+        largest = {"rotation": 180.0, "shear": 79.0, "zoom": 0.89, "brightness": 1.0, "contrast": 0.99}
+        names = (*largest, "elastic_amplitude")
+        ranges = {name: min(getattr(self, name) * strength, largest.get(name, float("inf"))) for name in names}
+        return self.model_copy(update=ranges)
+
 
 class AugmentedSetSettings(AugmentSettings):
     """The augmented set that DVC versions."""
@@ -121,6 +128,8 @@ class RecipeSettings(_Settings):
     """Stop after so much training time, with the schedule fitted to it; null: after `epochs`, whatever they take."""
     augmentation: Literal["stored", "fresh"]
     """Crops of the augmented images that DVC versions, or crops of the sections themselves, each warped anew."""
+    augmentation_strength: float = Field(gt=0)
+    """Of fresh augmentation: its ranges are multiplied by this."""
     weight_average: float = Field(ge=0, lt=1)
     """Share that a step keeps of the running mean of the weights, which is validated and kept; 0: no mean."""
     images_per_epoch: int = Field(ge=1)
@@ -147,6 +156,8 @@ class RecipeSettings(_Settings):
 class ModelSettings(_Settings):
     """One model of the benchmark: what differs from the catalog and from `training`."""
 
+    architecture: str | None = None
+    """The catalog's name of the network, where the model goes by another one, such as `tuned`."""
     loss: Literal["bce", "weighted_bce", "bce_dice"]
     weight_map: WeightMapSettings | None = None
     network: NetworkSettings = NetworkSettings()
@@ -176,6 +187,60 @@ class PromotionSettings(_Settings):
     """Refuse versions trained with uncommitted changes."""
 
 
+class RangeSettings(_Settings):
+    """Numbers from `low` to `high`."""
+
+    low: float
+    high: float
+    step: float | None = Field(default=None, gt=0)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> RangeSettings:
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high, not {self.low:g} and {self.high:g}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("a logarithmic range needs low above 0 and takes no step")
+        return self
+
+
+class SpaceSettings(_Settings):
+    """What a study searches; what is absent stays as the model has it."""
+
+    base_channels: RangeSettings | None = None
+    depth: RangeSettings | None = None
+    dropout: list[Literal["off", "study"] | float] | None = Field(default=None, min_length=1)
+    """`study`: the catalog's rates, which rise with depth; a number: that rate everywhere."""
+    loss: list[Literal["bce", "weighted_bce", "bce_dice"]] | None = Field(default=None, min_length=1)
+    w0: RangeSettings | None = None
+    """Searched only where the loss is weighted_bce; so is sigma."""
+    sigma: RangeSettings | None = None
+    learning_rate: RangeSettings | None = None
+    weight_decay: RangeSettings | None = None
+    augmentation_strength: RangeSettings | None = None
+    """Needs fresh augmentation."""
+
+    @model_validator(mode="after")
+    def _something_to_search(self) -> SpaceSettings:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("the space is empty; name at least one of its settings")
+        return self
+
+
+class TuningSettings(_Settings):
+    """A study: which model, how long, over what."""
+
+    model: str
+    metric: Literal["v_rand", "v_info", "dice", "iou", "pixel_error"]
+    """On the validation sections; V_rand and V_info at a threshold chosen on the other half of them."""
+    trials: int = Field(ge=1)
+    minimum_epochs: int = Field(ge=1)
+    """Before a trial may be pruned; rungs of successive halving follow at multiples of 3."""
+    largest_gflop: float | None = Field(gt=0)
+    """Per crop and step; larger networks are not trained."""
+    space: SpaceSettings
+
+
 class Settings(_Settings):
     """Everything in params.yaml."""
 
@@ -186,6 +251,7 @@ class Settings(_Settings):
     seeds: list[int] = Field(min_length=1)
     training: RecipeSettings
     promotion: PromotionSettings
+    tuning: TuningSettings
     benchmark: list[str] = Field(min_length=1)
     models: dict[str, ModelSettings]
 
@@ -194,8 +260,11 @@ class Settings(_Settings):
         for name in self.benchmark:
             if name not in self.models:
                 raise ValueError(f"benchmark names {name}, which has no entry under models")
+        if self.tuning.model not in self.models:
+            raise ValueError(f"tuning.model is {self.tuning.model}, which has no entry under models")
         for name, model in self.models.items():
-            if model.weight_map is not None and model.weight_map != self.weight_map:
+            is_own = model.architecture is None
+            if is_own and model.weight_map is not None and model.weight_map != self.weight_map:
                 raise ValueError(f"models.{name}.weight_map must be the shared one: write `weight_map: *weight_map`")
             self.recipe(name)
         return self

@@ -67,7 +67,7 @@ def write_settings(client: MlflowClient, reference: str, path: Path, project: Pa
     """
     facts = _record(find_version(client, reference))
     settings, model = facts["settings"], facts["model"]
-    entry = {"loss": settings["loss"], "weight_map": settings["weight_map"], "network": settings["network"]}
+    entry = {key: settings.get(key) for key in ("architecture", "loss", "weight_map", "network")}
     values = read_yaml(project / "params.yaml") | {
         "data": {"source": facts["dataset"]},
         "protocol": settings["protocol"],
@@ -77,6 +77,7 @@ def write_settings(client: MlflowClient, reference: str, path: Path, project: Pa
         "benchmark": [model],
         "models": {model: entry},
     }
+    values["tuning"] = values["tuning"] | {"model": model}
     if settings["weight_map"]:
         values["weight_map"] = settings["weight_map"]
     validate_settings(values, f"settings of {reference}: ")

@@ -171,7 +171,8 @@ class RunRecord:
         record = self.read()
         if not self.weights_file.is_file():
             raise InputError(f"{self.folder} has no weights yet; its run is {record['status']}")
-        network = build_model(record["model"], **record["settings"]["network"])
+        settings = record["settings"]
+        network = build_model(settings.get("architecture") or record["model"], **settings["network"])
         network.load_state_dict(load_file(self.weights_file))
         return network.eval(), Normalization(**record["normalization"])
 

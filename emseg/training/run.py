@@ -39,7 +39,8 @@ def check_settings(settings: Settings, source: Source, models: list[str]) -> Non
     for name in models:
         recipe = settings.recipe(name)
         with torch.device("meta"):  # the layout alone, no weights
-            network = build_model(name, **settings.models[name].network.overrides())
+            entry = settings.models[name]
+            network = build_model(entry.architecture or name, **entry.network.overrides())
         check_crop(name, network, recipe, *source.images.shape[1:])
 
 
@@ -104,7 +105,8 @@ def train_model(
     split = split_of(settings, source, fold)
     data = fold_data(source, split, augmented, seed)
     torch.manual_seed(seed)
-    network = build_model(model, **entry.network.overrides())
+    architecture = entry.architecture or model
+    network = build_model(architecture, **entry.network.overrides())
     check_crop(model, network, recipe, *data.images.shape[1:])
     identity = {
         "model": model,
@@ -117,6 +119,7 @@ def train_model(
         "code_digest": code_digest(),
         "maximum_steps": maximum_steps,
         "settings": {
+            "architecture": architecture,
             "network": entry.network.overrides(),
             "loss": entry.loss,
             "weight_map": entry.weight_map.model_dump() if entry.weight_map else None,
@@ -127,7 +130,7 @@ def train_model(
     }
     facts = {
         "parameters": count_parameters(network),
-        "flop_per_crop": flop_per_crop(model, entry.network.overrides(), *crop_size(recipe, data.images)),
+        "flop_per_crop": flop_per_crop(architecture, entry.network.overrides(), *crop_size(recipe, data.images)),
         "normalization": {"low": data.normalization.low, "high": data.normalization.high},
         "grey_levels": grey_levels(data.normalization(source.images[list(split.training)])),
         "split": {
@@ -158,7 +161,7 @@ def train_model(
             separations if entry.weight_map else None,
             network,
             recipe,
-            settings.augment if recipe.augmentation == "fresh" else None,
+            settings.augment.scaled(recipe.augmentation_strength) if recipe.augmentation == "fresh" else None,
             device,
         )
         Trainer(
@@ -185,8 +188,15 @@ def _training_images(
     sections = list(split.training)
     labels = source.labels[sections]
     limit = settings.augment.separation_limit
-    separations = np.stack([separation_distance(label, limit) for label in labels]).astype(np.float16)
-    return data.normalization.grey(source.images[sections]), labels, separations
+    key = (source.digest, tuple(sections), limit)
+    # Distances depend on no setting that is tuned: the trials of a study share them.
+    if key not in _separations:
+        _separations.clear()
+        _separations[key] = np.stack([separation_distance(label, limit) for label in labels]).astype(np.float16)
+    return data.normalization.grey(source.images[sections]), labels, _separations[key]
+
+
+_separations: dict[tuple[str, tuple[int, ...], float], np.ndarray] = {}
 
 
 def _load_or_make(source: Source, split: Split, settings: AugmentedSetSettings) -> AugmentedSet:

@@ -1,0 +1,119 @@
+"""A study in MLflow: a parent run with the figures, and a nested run per trial with its true status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emseg.errors import InputError
+from emseg.tracking.publish import experiment_of, flat_parameters
+from emseg.tracking.store import StoreUnreachableError, connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
+
+STUDY_TAG = "emseg.study"
+TRIAL_TAG = "emseg.trial"
+_PARENT_TAG = "mlflow.parentRunId"
+_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+
+
+class StudyMirror:
+    """Tell MLflow about a study while it runs; if the store goes away, say so once and let the study go on.
+
+    Args:
+        study: its name.
+        dataset: name of the data.
+        protocol: name of the protocol.
+        metric: what is optimised.
+        settings: of the study, for the parent's parameters.
+    """
+
+    def __init__(self, study: str, dataset: str, protocol: str, metric: str, settings: dict[str, Any]) -> None:
+        self.study, self.metric = study, metric
+        self.children: dict[int, str] = {}
+        self.client: MlflowClient | None = None
+        self._broken = False
+        self._attempt(lambda: self._open(dataset, protocol, settings))
+
+    def began(self, trial: Trial, point: dict[str, Any]) -> None:
+        """A trial starts to train."""
+
+        def create() -> None:
+            assert self.client is not None
+            tags = {_PARENT_TAG: self.parent, TRIAL_TAG: f"{self.study}/{trial.number}", "phase": "tuning"}
+            run = self.client.create_run(self.experiment, run_name=f"trial-{trial.number:03d}", tags=tags)
+            self.children[trial.number] = run.info.run_id
+            self.client.log_batch(run.info.run_id, params=flat_parameters(point))
+
+        self._attempt(create)
+
+    def epoch(self, trial: Trial, row: dict[str, float]) -> None:
+        """An epoch of a trial was validated."""
+
+        def log() -> None:
+            assert self.client is not None
+            run_id = self.children[trial.number]
+            for key in ("train_loss", "validation_dice", "validation_pixel_error"):
+                name = "train/loss" if key == "train_loss" else key.replace("_", "/", 1)
+                self.client.log_metric(run_id, name, row[key], step=int(row["epoch"]))
+
+        self._attempt(log)
+
+    def ended(self, study: Study, trial: FrozenTrial) -> None:
+        """A trial is complete, pruned or failed."""
+
+        def close() -> None:
+            assert self.client is not None
+            if (run_id := self.children.get(trial.number)) is None:
+                return
+            # A pruned trial carries its last intermediate value, which is not what is optimised.
+            if trial.state.name == "COMPLETE" and trial.value is not None:
+                self.client.log_metric(run_id, self.metric, trial.value)
+            if status := trial.user_attrs.get("status"):
+                self.client.set_tag(run_id, "emseg.message", status)
+            self.client.set_terminated(run_id, _STATUS[trial.state.name])
+
+        self._attempt(close)
+
+    def finish(self, best: tuple[float, dict[str, Any]] | None, figures: list[Path]) -> None:
+        """Log the best value, its point and the study's figures on the parent."""
+
+        def close() -> None:
+            assert self.client is not None
+            if best is not None:
+                self.client.log_metric(self.parent, self.metric, best[0])
+                self.client.log_dict(self.parent, best[1], "best.json")
+            for file in figures:
+                self.client.log_artifact(self.parent, str(file), "figures")
+            self.client.set_terminated(self.parent, "FINISHED")
+
+        self._attempt(close)
+
+    def _open(self, dataset: str, protocol: str, settings: dict[str, Any]) -> None:
+        self.client = connect()
+        self.experiment = experiment_of(self.client, dataset, f"{protocol}-tuning")
+        found = self.client.search_runs([self.experiment], f"tags.`{STUDY_TAG}` = '{self.study}'", max_results=1)
+        if found:
+            self.parent = found[0].info.run_id
+            self.client.update_run(self.parent, status="RUNNING")
+            return
+        run = self.client.create_run(self.experiment, run_name=self.study, tags={STUDY_TAG: self.study})
+        self.parent = run.info.run_id
+        self.client.log_batch(self.parent, params=flat_parameters(settings))
+
+    def _attempt(self, tell: Callable[[], None]) -> None:
+        if self._broken:
+            return
+        # Whatever the store does, the study must not stop for it.
+        try:
+            tell()
+        except Exception as error:
+            self._broken = True
+            known = isinstance(error, StoreUnreachableError | InputError)
+            reason = str(error) if known else f"MLflow failed: {' '.join(str(error).split())}"
+            print(f"{reason}; the study goes on without it", file=sys.stderr)

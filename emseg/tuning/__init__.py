@@ -1,0 +1,1 @@
+"""Optuna: what the study set by hand, searched. The only room that imports it."""

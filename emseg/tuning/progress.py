@@ -1,0 +1,44 @@
+"""A line per finished trial."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+
+class TrialLines:
+    """Print what a worker's trials came to, and how long the study may still take.
+
+    Args:
+        trials: that the study is to have.
+        metric: its name.
+    """
+
+    def __init__(self, trials: int, metric: str) -> None:
+        self.trials, self.metric = trials, metric
+        self.started, self.done = time.monotonic(), 0
+
+    def ended(self, study: Study, trial: FrozenTrial) -> None:
+        """A trial of this worker ended."""
+        self.done += 1
+        every = study.get_trials(deepcopy=False)
+        finished = sum(t.state.is_finished() for t in every)
+        pruned = sum(t.state.name == "PRUNED" for t in every)
+        values = [t.value for t in every if t.state.name == "COMPLETE" and t.value is not None]
+        best = (max if study.direction.name == "MAXIMIZE" else min)(values) if values else None
+        # All workers together are as many times faster as they finished more than this one.
+        per_trial = (time.monotonic() - self.started) / self.done
+        left = max(self.trials - finished, 0) * per_trial
+        value = f"{self.metric} {trial.value:.4f}" if trial.state.name == "COMPLETE" else trial.state.name.lower()
+        status = f" ({trial.user_attrs['status']})" if trial.user_attrs.get("status") else ""
+        print(
+            f"trial {trial.number}: {value}{status}  {finished} of {self.trials} done, {pruned} pruned, "
+            f"best {'none yet' if best is None else f'{best:.4f}'}, at most {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,79 @@
+"""The way back: the best trial as the model `tuned` in params.yaml, comments and order kept."""
+
+from __future__ import annotations
+
+import difflib
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from emseg.errors import InputError
+from emseg.files import write_text
+from emseg.settings import Settings, load_settings
+from emseg.tuning.space import point_values
+from emseg.tuning.study import POINT, STATUS, best_of
+
+if TYPE_CHECKING:
+    import optuna
+
+TUNED = "tuned"
+
+
+def apply_best(study: optuna.Study, settings: Settings, path: Path) -> str:
+    """Write the best trial's values to params.yaml as `models.tuned`, and `tuned` into `benchmark`.
+
+    Returns:
+        What changed, as a diff.
+
+    Raises:
+        InputError: no trial is complete.
+    """
+    from ruamel.yaml import YAML
+
+    best = best_of(study)
+    if best is None:
+        raise InputError(f"study {study.study_name} has no complete trial yet; run `emseg tune`")
+    entry = point_values(settings, best[1], TUNED)["models"][TUNED]
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    before = path.read_text(encoding="utf-8")
+    values = yaml.load(before)
+    values["models"][TUNED] = {key: value for key, value in entry.items() if value not in (None, {})}
+    if TUNED not in values["benchmark"]:
+        values["benchmark"].append(TUNED)
+    stream = io.StringIO()
+    yaml.dump(values, stream)
+    after = stream.getvalue()
+    trying = path.with_name(f".{path.name}.candidate")
+    write_text(trying, after)
+    try:
+        load_settings(trying)
+    finally:
+        trying.unlink()
+    write_text(path, after)
+    return "".join(
+        difflib.unified_diff(
+            before.splitlines(keepends=True), after.splitlines(keepends=True), str(path), f"{path} with the best trial"
+        )
+    )
+
+
+def trials_table(study: optuna.Study) -> pd.DataFrame:
+    """A row per trial: number, state, value, epochs, what became of it, and its point."""
+    rows: list[dict[str, Any]] = []
+    for trial in study.trials:
+        rows.append(
+            {
+                "trial": trial.number,
+                "state": trial.state.name.lower(),
+                "value": trial.value if trial.state.name == "COMPLETE" else None,
+                "epochs": len(trial.intermediate_values),
+                "status": trial.user_attrs.get(STATUS, ""),
+                **trial.user_attrs.get(POINT, {}),
+            }
+        )
+    return pd.DataFrame(rows)

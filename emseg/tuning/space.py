@@ -1,0 +1,166 @@
+"""From a trial to settings: what is searched, and the settings that stand at the start of every study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from emseg.errors import InputError
+from emseg.settings import RangeSettings, Settings, SpaceSettings, validate_settings
+from emseg.training.cost import flop_per_crop
+from emseg.training.run import check_settings
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+    from emseg.data.sources import Source
+
+_WHOLE = ("base_channels", "depth")
+_STUDY = (
+    {"loss": "bce", "dropout": "off"},
+    {"loss": "weighted_bce", "dropout": "study", "w0": 10.0, "sigma": 5.0},
+    {"loss": "bce", "dropout": "study"},
+    {"loss": "bce_dice", "dropout": "study"},
+)
+"""What the study's four models (unet1, weighted_unet, dmcn, unet2) chose of what can be searched."""
+
+
+def suggest(trial: Trial, space: SpaceSettings) -> dict[str, Any]:
+    """Draw one point of the space; w0 and sigma only where the loss has a weight map."""
+    drawn: dict[str, Any] = {}
+    for name, values in space.model_dump(exclude_none=True).items():
+        if name in ("w0", "sigma"):
+            continue
+        drawn[name] = _draw(trial, name, getattr(space, name)) if isinstance(values, dict) else None
+        if drawn[name] is None:
+            drawn[name] = trial.suggest_categorical(name, values)
+    if drawn.get("loss") == "weighted_bce" or (space.loss is None and (space.w0 or space.sigma)):
+        for name in ("w0", "sigma"):
+            if (values := getattr(space, name)) is not None:
+                drawn[name] = _draw(trial, name, values)
+    return drawn
+
+
+def apply_point(settings: Settings, point: dict[str, Any], name: str | None = None) -> Settings:
+    """Settings whose tuned model has the values of a point.
+
+    Args:
+        settings: params.yaml.
+        point: values by name, as `suggest` drew them.
+        name: of the model that gets them; None changes the tuned model itself.
+
+    Raises:
+        InputError: values that do not fit together.
+    """
+    return validate_settings(point_values(settings, point, name), "tuning.space: ")
+
+
+def point_values(settings: Settings, point: dict[str, Any], name: str | None = None) -> dict[str, Any]:
+    """`apply_point` as plain values."""
+    values = settings.model_dump(exclude_none=False)
+    model = settings.tuning.model
+    entry = settings.models[model].model_dump(exclude_none=True)
+    entry.setdefault("network", {})
+    entry.setdefault("training", {})
+    if name is not None:
+        entry.setdefault("architecture", model)
+    for key in ("base_channels", "depth"):
+        if key in point:
+            entry["network"][key] = int(point[key])
+    if "dropout" in point:
+        entry["network"].pop("dropout", None)
+        if point["dropout"] != "study":
+            entry["network"]["dropout"] = 0.0 if point["dropout"] == "off" else float(point["dropout"])
+    for key in ("learning_rate", "weight_decay", "augmentation_strength"):
+        if key in point:
+            entry["training"][key] = float(point[key])
+    entry["loss"] = point.get("loss", entry["loss"])
+    entry.pop("weight_map", None)
+    if entry["loss"] == "weighted_bce":
+        shared = settings.weight_map.model_dump()
+        entry["weight_map"] = shared | {key: float(point[key]) for key in ("w0", "sigma") if key in point}
+        if name is None:
+            values["weight_map"] = entry["weight_map"]
+    target = name or model
+    values["models"] = {target: entry}
+    values["benchmark"] = [target]
+    values["tuning"]["model"] = target
+    return _without_none(values)
+
+
+def starting_points(settings: Settings) -> list[dict[str, Any]]:
+    """The model's current settings, then the study's, as far as the space holds them."""
+    space = settings.tuning.space
+    entry = settings.models[settings.tuning.model]
+    recipe = settings.recipe(settings.tuning.model)
+    dropout = entry.network.dropout
+    current: dict[str, Any] = {
+        "base_channels": entry.network.base_channels,
+        "depth": entry.network.depth,
+        "dropout": "study" if dropout is None else "off" if dropout == 0 else dropout,
+        "loss": entry.loss,
+        "learning_rate": recipe.learning_rate,
+        "weight_decay": recipe.weight_decay,
+        "augmentation_strength": recipe.augmentation_strength,
+        **(entry.weight_map or settings.weight_map).model_dump(),
+    }
+    points: list[dict[str, Any]] = []
+    for point in (current, *(current | study for study in _STUDY)):
+        held = {name: value for name, value in point.items() if _holds(space, name, value)}
+        if held.get("loss", entry.loss) != "weighted_bce":
+            held = {name: value for name, value in held.items() if name not in ("w0", "sigma")}
+        if held and held not in points:
+            points.append(held)
+    return points
+
+
+def check_space(settings: Settings, source: Source) -> None:
+    """Refuse a space that cannot work, before any trial.
+
+    Raises:
+        InputError: names the key.
+    """
+    space, model = settings.tuning.space, settings.tuning.model
+    recipe = settings.recipe(model)
+    if space.augmentation_strength and recipe.augmentation != "fresh":
+        raise InputError(
+            f"tuning.space.augmentation_strength needs models.{model}.training.augmentation: fresh, "
+            f"not {recipe.augmentation}: stored images are warped once"
+        )
+    losses = space.loss or [settings.models[model].loss]
+    if (space.w0 or space.sigma) and "weighted_bce" not in losses:
+        raise InputError("tuning.space: w0 and sigma need weighted_bce among the losses")
+    for name in _WHOLE:
+        values = getattr(space, name)
+        if values is not None and any(value != int(value) for value in (values.low, values.high, values.step or 1)):
+            raise InputError(f"tuning.space.{name} takes whole numbers")
+    smallest = {name: values.low for name in _WHOLE if (values := getattr(space, name)) is not None}
+    check_settings(apply_point(settings, smallest), source, [model])
+
+
+def gflop(settings: Settings, side: int) -> float:
+    """GFLOP of one crop of (side, side) pixels, forward and backward, with the tuned model's network."""
+    entry = settings.models[settings.tuning.model]
+    name = entry.architecture or settings.tuning.model
+    return flop_per_crop(name, entry.network.overrides(), side, side) / 1e9
+
+
+def _draw(trial: Trial, name: str, values: RangeSettings) -> float:
+    if name in _WHOLE:
+        return trial.suggest_int(name, int(values.low), int(values.high), step=int(values.step or 1))
+    return trial.suggest_float(name, values.low, values.high, step=values.step, log=values.log)
+
+
+def _holds(space: SpaceSettings, name: str, value: Any) -> bool:
+    values = getattr(space, name, None)
+    if values is None or value is None:
+        return False
+    if isinstance(values, RangeSettings):
+        on_grid = values.step is None or ((value - values.low) / values.step) % 1 == 0
+        return values.low <= value <= values.high and on_grid
+    return value in values
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    """Models without the settings they do not have; elsewhere null is a value of its own."""
+    values["tuning"]["space"] = {k: v for k, v in values["tuning"]["space"].items() if v is not None}
+    return values

@@ -1,0 +1,297 @@
+"""A study: trials that train, are pruned and scored, by any number of workers on one storage."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from emseg.data.augmented import AugmentedSet, FoldData, fold_data
+from emseg.data.sources import Source
+from emseg.errors import InputError, RunError
+from emseg.inference import Predictor
+from emseg.metrics.challenge import ChallengeSweep
+from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_pixels
+from emseg.settings import LEAKING_PROTOCOLS, Settings
+from emseg.training.record import FAILED, RunRecord
+from emseg.training.run import load_or_make_augmented, split_of, train_model
+from emseg.training.trainer import TrainingDiverged
+from emseg.tuning.space import apply_point, check_space, gflop, starting_points, suggest
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDIES = Path("runs/tuning")
+_HEARTBEAT_SECONDS = 30
+_IDENTITY = "emseg.identity"
+POINT = "point"
+"""User attribute of a trial: its values by name."""
+STATUS = "status"
+"""User attribute of a trial: what became of it, where its state alone does not say."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """Who is told: `began(trial, point, record)`, `epoch(trial, row)`, `ended(trial number, value)`."""
+
+    began: Callable[[optuna.Trial, dict[str, Any]], None] = lambda *_: None
+    epoch: Callable[[optuna.Trial, dict[str, float]], None] = lambda *_: None
+    ended: Callable[[optuna.Study, optuna.trial.FrozenTrial], None] = lambda *_: None
+
+
+def open_study(settings: Settings, source: Source, name: str, storage_url: str | None = None) -> optuna.Study:
+    """Create a study, or go on with it.
+
+    Args:
+        settings: params.yaml; its part `tuning` is the study.
+        source: the labelled sections.
+        name: of the study.
+        storage_url: a database such as postgresql+psycopg://...; None: a journal below runs/tuning, for one machine.
+
+    Raises:
+        InputError: the settings cannot work, or the study of this name searches something else.
+        RunError: the storage cannot be reached or written.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if settings.protocol.name in LEAKING_PROTOCOLS:
+        raise InputError("protocol.name is paper, which leaks; tune under heldout or kfold")
+    check_space(settings, source)
+    tuning = settings.tuning
+    # Settings that workers of one study may differ in say nothing about what it searches.
+    described = json.loads(tuning.model_dump_json(exclude={"trials"}))
+    recipe = settings.recipe(tuning.model).model_dump()
+    identity = {
+        "tuning": described,
+        "data": source.digest,
+        "protocol": settings.protocol.model_dump(),
+        "recipe": recipe,
+    }
+    try:
+        storage = _open_storage(name, storage_url)
+        study = _create(name, storage, settings)
+    except (OSError, ImportError) as error:
+        raise RunError(f"the storage {storage_url or STUDIES / name} cannot be used ({_reason(error)})") from error
+    except Exception as error:
+        if type(error).__module__.startswith(("sqlalchemy", "optuna", "psycopg")):
+            raise RunError(f"the storage {storage_url} cannot be used ({_reason(error)})") from error
+        raise
+    known = study.user_attrs.get(_IDENTITY)
+    if known is None:
+        study.set_user_attr(_IDENTITY, identity)
+        for point in starting_points(settings):
+            study.enqueue_trial(point, skip_if_exists=True)
+    elif changed := [key for key in identity if json.loads(json.dumps(identity[key])) != known.get(key)]:
+        raise InputError(
+            f"study {name} was begun with another {', '.join(changed)}; go on with the old one, or choose a new "
+            f"--name, such as {name}-2"
+        )
+    return study
+
+
+def run_worker(
+    study: optuna.Study,
+    settings: Settings,
+    source: Source,
+    events: Events,
+    seed: int = 0,
+    folder: Path | None = None,
+) -> None:
+    """Work on a study until it has as many finished trials as the settings ask for.
+
+    Args:
+        study: of `open_study`.
+        settings: the same.
+        source: the same.
+        events: told about trials.
+        seed: of the sampler, together with the number of workers before this one, and of every training.
+        folder: for run records; None: below runs/tuning.
+    """
+    import optuna
+    from optuna.trial import TrialState
+
+    finished = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    folder = folder or STUDIES / study.study_name
+    fold = settings.protocol.folds[0]
+    split = split_of(settings, source, fold)
+    augmented = load_or_make_augmented(settings, source, split)
+    data = fold_data(source, split, augmented, seed)
+    workers = [key for key in study.user_attrs if key.startswith("worker ")]
+    study.set_user_attr(f"worker {uuid.uuid4().hex}", time.time())
+    study.sampler = optuna.samplers.TPESampler(
+        seed=int(np.random.SeedSequence((seed, len(workers))).generate_state(1)[0])
+    )
+    _free_trials_of_dead_workers(study)
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.set_user_attr("worker", {"host": socket.gethostname(), "process": os.getpid()})
+        point = suggest(trial, settings.tuning.space)
+        trial.set_user_attr(POINT, point)
+        own = apply_point(settings, point)
+        record = RunRecord(folder / f"trial-{trial.number:04d}" / "training")
+        events.began(trial, point)
+        return _train_and_score(trial, own, source, augmented, data, fold, seed, record, events)
+
+    if _finished_trials(study) >= settings.tuning.trials:
+        return
+    study.optimize(
+        objective,
+        callbacks=[events.ended, optuna.study.MaxTrialsCallback(settings.tuning.trials, states=finished)],
+        # Of a trial alone; anything else is a defect and must be seen.
+        catch=(RunError, MemoryError, torch.OutOfMemoryError),
+    )
+
+
+def best_of(study: optuna.Study) -> tuple[float, dict[str, Any]] | None:
+    """Value and point of the best trial; None before one is complete."""
+    if not any(trial.value is not None and trial.state.name == "COMPLETE" for trial in study.trials):
+        return None
+    return study.best_value, study.best_trial.user_attrs[POINT]
+
+
+def score_validation(network_predictor: Predictor, data: FoldData, metric: str) -> float:
+    """A metric on the validation sections.
+
+    V_rand and V_info use, for each half of the sections (every other one), the threshold that is best on the other
+    half; pixel metrics use 0.5.
+    """
+    probability = np.stack(list(network_predictor.stream(data.validation_images)))
+    labels = data.validation_labels
+    if metric not in ("v_rand", "v_info"):
+        return float(score_pixels(probability, labels)[metric].mean())
+    halves = [np.arange(len(labels)) % 2 == half for half in (0, 1)]
+    sweeps = []
+    for half in halves:
+        sweep = ChallengeSweep()
+        for section, label in zip(probability[half], labels[half], strict=True):
+            sweep.add(section, label)
+        sweeps.append(getattr(sweep, metric)())
+    values = []
+    for own, other, half in ((sweeps[0], sweeps[1], halves[0]), (sweeps[1], sweeps[0], halves[1])):
+        row = int(np.flatnonzero(own.curve[:, 0] == other.threshold)[0])
+        values.append(own.curve[row, 1] * half.sum())
+    return float(sum(values) / len(labels))
+
+
+def _train_and_score(
+    trial: optuna.Trial,
+    settings: Settings,
+    source: Source,
+    augmented: AugmentedSet,
+    data: FoldData,
+    fold: int,
+    seed: int,
+    record: RunRecord,
+    events: Events,
+) -> float:
+    import optuna
+
+    model, metric = settings.tuning.model, settings.tuning.metric
+    recipe = settings.recipe(model)
+    limit = settings.tuning.largest_gflop
+    if limit is not None and (size := gflop(settings, recipe.crop or max(source.images.shape[1:]))) > limit:
+        trial.set_user_attr(STATUS, f"too large: {size:.1f} GFLOP per crop")
+        raise optuna.TrialPruned
+    reported = 0
+
+    def after_epoch(own: RunRecord) -> None:
+        nonlocal reported
+        for row in own.history()[reported:]:
+            reported = int(row["epoch"])
+            lower = metric in LOWER_IS_BETTER
+            trial.report(row["validation_pixel_error" if lower else "validation_dice"], reported)
+            events.epoch(trial, row)
+            if trial.should_prune() and reported < recipe.epochs:
+                raise optuna.TrialPruned
+
+    try:
+        train_model(model, settings, source, augmented, fold, seed, record.folder, after_epoch=after_epoch)
+    except optuna.TrialPruned:
+        record.update(status=FAILED, message="pruned")
+        raise
+    except TrainingDiverged:
+        trial.set_user_attr(STATUS, "diverged")
+        raise
+    except (MemoryError, torch.OutOfMemoryError):
+        trial.set_user_attr(STATUS, "out of memory")
+        raise
+    network, _ = record.load_network()
+    predictor = Predictor(network, mode=recipe.prediction, test_time_augmentation=recipe.test_time_augmentation)
+    if is_collapsed(next(predictor.stream(data.validation_images[:1]))[None]):
+        trial.set_user_attr(STATUS, "collapsed")
+    return score_validation(predictor, data, metric)
+
+
+def _open_storage(name: str, url: str | None) -> Any:
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    if url is None:
+        (STUDIES / name).mkdir(parents=True, exist_ok=True)
+        return optuna.storages.JournalStorage(JournalFileBackend(str(STUDIES / name / "journal.log")))
+    return optuna.storages.RDBStorage(
+        url,
+        heartbeat_interval=_HEARTBEAT_SECONDS,
+        grace_period=3 * _HEARTBEAT_SECONDS,
+        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=2),
+    )
+
+
+def _create(name: str, storage: Any, settings: Settings) -> optuna.Study:
+    import optuna
+
+    lower = settings.tuning.metric in LOWER_IS_BETTER
+    return optuna.create_study(
+        study_name=name,
+        storage=storage,
+        pruner=optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=settings.tuning.minimum_epochs, reduction_factor=3, min_early_stopping_rate=0
+        ),
+        direction="minimize" if lower else "maximize",
+        load_if_exists=True,
+    )
+
+
+def _finished_trials(study: optuna.Study) -> int:
+    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+
+
+def _free_trials_of_dead_workers(study: optuna.Study) -> None:
+    """Give up trials whose worker was killed on this machine, and put them back in the queue.
+
+    A database has a heartbeat for this; a journal has none.
+    """
+    from optuna.trial import TrialState
+
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        worker = trial.user_attrs.get("worker", {})
+        if worker.get("host") != socket.gethostname() or _is_alive(worker["process"]):
+            continue
+        with suppress(ValueError, RuntimeError):  # another worker was faster
+            study.tell(trial.number, state=TrialState.FAIL)
+            study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
