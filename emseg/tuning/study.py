@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import optuna
 
 STUDIES = Path("runs/tuning")
-_HEARTBEAT_SECONDS = 30
+_CREATION_ATTEMPTS = 3
 _IDENTITY = "emseg.identity"
 POINT = "point"
 """User attribute of a trial: its values by name."""
@@ -49,7 +49,9 @@ class Events:
     ended: Callable[[optuna.Study, optuna.trial.FrozenTrial], None] = lambda *_: None
 
 
-def open_study(settings: Settings, source: Source, name: str, storage_url: str | None = None) -> optuna.Study:
+def open_study(
+    settings: Settings, source: Source, name: str, storage_url: str | None = None, heartbeat_seconds: int = 30
+) -> optuna.Study:
     """Create a study, or go on with it.
 
     Args:
@@ -57,6 +59,8 @@ def open_study(settings: Settings, source: Source, name: str, storage_url: str |
         source: the labelled sections.
         name: of the study.
         storage_url: a database such as postgresql+psycopg://...; None: a journal below runs/tuning, for one machine.
+        heartbeat_seconds: how often workers on a database say that they live; one that was silent three times as
+            long is dead, and its trial is tried again.
 
     Raises:
         InputError: the settings cannot work, or the study of this name searches something else.
@@ -79,7 +83,7 @@ def open_study(settings: Settings, source: Source, name: str, storage_url: str |
         "recipe": recipe,
     }
     try:
-        storage = _open_storage(name, storage_url)
+        storage = _open_storage(name, storage_url, heartbeat_seconds)
         study = _create(name, storage, settings)
     except (OSError, ImportError) as error:
         raise RunError(f"the storage {storage_url or STUDIES / name} cannot be used ({_reason(error)})") from error
@@ -233,17 +237,31 @@ def _train_and_score(
     return score_validation(predictor, data, metric)
 
 
-def _open_storage(name: str, url: str | None) -> Any:
+def _open_storage(name: str, url: str | None, heartbeat_seconds: int) -> Any:
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
     if url is None:
         (STUDIES / name).mkdir(parents=True, exist_ok=True)
         return optuna.storages.JournalStorage(JournalFileBackend(str(STUDIES / name / "journal.log")))
+    # Workers that start together on an empty database stumble over each other's tables; the second try finds them.
+    for attempt in range(_CREATION_ATTEMPTS):
+        try:
+            return _database(url, heartbeat_seconds)
+        except Exception:
+            if attempt == _CREATION_ATTEMPTS - 1:
+                raise
+            time.sleep(1)
+    raise AssertionError("unreachable")
+
+
+def _database(url: str, heartbeat_seconds: int) -> Any:
+    import optuna
+
     return optuna.storages.RDBStorage(
         url,
-        heartbeat_interval=_HEARTBEAT_SECONDS,
-        grace_period=3 * _HEARTBEAT_SECONDS,
+        heartbeat_interval=heartbeat_seconds,
+        grace_period=3 * heartbeat_seconds,
         heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=2),
     )
 
@@ -272,8 +290,11 @@ def _free_trials_of_dead_workers(study: optuna.Study) -> None:
 
     A database has a heartbeat for this; a journal has none.
     """
+    from optuna.storages import JournalStorage
     from optuna.trial import TrialState
 
+    if not isinstance(study._storage, JournalStorage):
+        return
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         worker = trial.user_attrs.get("worker", {})
         if worker.get("host") != socket.gethostname() or _is_alive(worker["process"]):

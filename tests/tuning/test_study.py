@@ -150,7 +150,9 @@ def test_a_study_runs_resumes_and_is_seen_in_mlflow(params, settings, source, st
     assert after.benchmark[-1] == "tuned"
     assert len(params.read_text().splitlines()) > len(before.splitlines())
     monkeypatch.setattr(sys, "argv", ["emseg", "train", "tuned", "--settings", str(params)])
-    main()
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
     from emseg.training.record import RunRecord
 
     assert RunRecord.open("runs/single/tuned-fold0-seed0").load_network()
