@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -144,7 +145,8 @@ def train(
             after_epoch=mirror,
             maximum_steps=maximum_steps,
         )
-    print(f"{folder} is trained; score it with `emseg evaluate {folder}`")
+    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks
+        print(f"{folder} is trained; score it with `emseg evaluate {folder}`")
 
 
 @app.command()
