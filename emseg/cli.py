@@ -248,7 +248,8 @@ def publish(
 ) -> None:
     """Deliver run records to MLflow. A record becomes one MLflow run, however often it is published.
 
-    Finished, evaluated runs become versions of the registered model emseg-membrane.
+    Finished, evaluated runs become versions of the registered model emseg-membrane; folds and seeds of one recipe
+    fold under a parent run with their mean.
 
     Examples:
 
@@ -256,25 +257,26 @@ def publish(
 
         emseg publish packed/*.zip         runs of `python -m pipelines.jobs` on another machine
     """
+    from dataclasses import asdict
+
     from emseg.reporting.imported import import_run
-    from emseg.tracking.publish import publish_record
-    from emseg.tracking.registration import is_registrable, register_record
     from emseg.tracking.store import connect, store_uri
+    from emseg.tracking.summary import publish_records
     from emseg.training.record import RunRecord
 
     folders = records or sorted(file.parent for file in Path("runs").glob("**/training/record.json"))
     if not folders:
         raise InputError("no run records below runs; train one with `make benchmark` or `emseg train`")
     runs = [import_run(path) if path.suffix == ".zip" else RunRecord.open(path) for path in folders]
-    client = connect()
-    delivered = {str(run.folder): publish_record(client, run) for run in runs}
-    numbers = {str(run.folder): register_record(client, run) for run in runs if is_registrable(run)}
+    published = publish_records(connect(), runs)
     if as_json:
-        print(json.dumps({"store": store_uri(), "runs": delivered, "versions": numbers}, indent=2))
+        print(json.dumps({"store": store_uri(), **asdict(published)}, indent=2))
         return
-    for folder, run_id in delivered.items():
-        version = f", version {numbers[folder]} of emseg-membrane" if folder in numbers else ""
+    for folder, run_id in published.runs.items():
+        version = f", version {published.versions[folder]} of emseg-membrane" if folder in published.versions else ""
         print(f"{folder}: MLflow run {run_id}{version}")
+    for model, run_id in published.parents.items():
+        print(f"{model}: mean over its folds and seeds in run {run_id}")
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """Stage publish: deliver every run of this benchmark to MLflow, scores and figures included."""
 
+from dataclasses import asdict
+
 from emseg.files import write_json
 from emseg.tracking.store import connect, store_uri
 from emseg.tracking.summary import publish_records
@@ -10,9 +12,9 @@ def main() -> None:
     """Write results/published.json: the MLflow run of every record."""
     settings = current_settings()
     client = connect()
-    runs = publish_records(client, benchmark_records(settings))
-    write_json(RESULTS / "published.json", {"store": store_uri(), "runs": runs})
-    print(f"{len(runs)} runs in {store_uri()}")
+    published = publish_records(client, benchmark_records(settings))
+    write_json(RESULTS / "published.json", {"store": store_uri(), **asdict(published)})
+    print(f"{len(published.runs)} runs and {len(published.versions)} versions in {store_uri()}")
 
 
 if __name__ == "__main__":

@@ -1,58 +1,67 @@
-"""One parent MLflow run per model over its folds and seeds, since MLflow's UI cannot average runs."""
+"""Deliver several records: each becomes a run and, where it can, a version; folds and seeds fold under a parent.
+
+MLflow's UI cannot average runs, so the parent run of a recipe carries the mean over its folds and seeds.
+"""
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emseg.reporting.evaluation import evaluation_folder, metric_means
 from emseg.reporting.leaderboard import make_boards
 from emseg.tracking.publish import experiment_of, flat_parameters, publish_record
-from emseg.tracking.registration import register_record
+from emseg.tracking.registration import is_registrable, recipe_digest, register_record
 from emseg.training.record import RunRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SUMMARY_TAG = "emseg.summary_id"
+RECIPE_TAG = "emseg.recipe"
 _PARENT_TAG = "mlflow.parentRunId"
 
 
-def publish_records(client: MlflowClient, records: list[RunRecord]) -> dict[str, str]:
-    """Publish and register records, with a parent run for every model that has several of them.
+@dataclass(frozen=True)
+class Published:
+    """What became of records: MLflow run id and version number by folder, parent run id by model.
 
-    Args:
-        client: of the store.
-        records: evaluated runs of one benchmark: one protocol, one dataset.
-
-    Returns:
-        MLflow run id by run name.
+    A model with two recipes among the records has the parent of the last.
     """
-    runs = {record.name: publish_record(client, record) for record in records}
-    for record in records:
-        register_record(client, record)
-    by_model: dict[str, list[RunRecord]] = {}
-    for record in records:
-        by_model.setdefault(record.read()["model"], []).append(record)
-    for model, own in by_model.items():
+
+    runs: dict[str, str]
+    versions: dict[str, int]
+    parents: dict[str, str]
+
+
+def publish_records(client: MlflowClient, records: list[RunRecord]) -> Published:
+    """Publish records, register those that are evaluated, and fold runs of one recipe under a parent run."""
+    runs = {str(record.folder): publish_record(client, record) for record in records}
+    evaluated = [record for record in records if is_registrable(record)]
+    versions = {str(record.folder): register_record(client, record) for record in evaluated}
+    recipes: dict[str, list[RunRecord]] = {}
+    for record in evaluated:
+        recipes.setdefault(recipe_digest(record.read()), []).append(record)
+    parents = {}
+    for recipe, own in recipes.items():
         if len(own) > 1:
-            runs[model] = _publish_summary(client, model, own, [runs[record.name] for record in own])
-    return runs
+            children = [runs[str(record.folder)] for record in own]
+            parents[own[0].read()["model"]] = _publish_parent(client, recipe, own, children)
+    return Published(runs, versions, parents)
 
 
-def _publish_summary(client: MlflowClient, model: str, records: list[RunRecord], children: list[str]) -> str:
+def _publish_parent(client: MlflowClient, recipe: str, records: list[RunRecord], children: list[str]) -> str:
     facts = records[0].read()
+    model = facts["model"]
     experiment_id = experiment_of(client, facts["dataset"], facts["protocol"])
-    identity = "".join(sorted(record.read()["id"] for record in records))
-    summary_id = hashlib.sha256(identity.encode()).hexdigest()[:32]
-    found = client.search_runs([experiment_id], f"tags.`{SUMMARY_TAG}` = '{summary_id}'", max_results=1)
+    found = client.search_runs([experiment_id], f"tags.`{RECIPE_TAG}` = '{recipe}'", max_results=1)
     if found:
         run_id = found[0].info.run_id
     else:
-        tags = {SUMMARY_TAG: summary_id, "model": model, "protocol": facts["protocol"]}
-        tags |= {"data.digest": facts["data_digest"], "mlflow.note.content": _note(records)}
-        run_id = client.create_run(experiment_id, run_name=f"{model} over {len(records)} runs", tags=tags).info.run_id
+        tags = {RECIPE_TAG: recipe, "model": model, "protocol": facts["protocol"], "data.digest": facts["data_digest"]}
+        run_id = client.create_run(experiment_id, tags=tags).info.run_id
         client.log_batch(run_id, params=flat_parameters(facts["settings"] | {"model": model}))
+    client.set_tag(run_id, "mlflow.runName", f"{model} over {len(records)} runs")
+    client.set_tag(run_id, "mlflow.note.content", _note(records))
     (board,) = make_boards([evaluation_folder(record) for record in records])
     row = next(row for row in board.rows if row["model"] == model)
     for name, value in metric_means(row).items():

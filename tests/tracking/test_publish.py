@@ -94,12 +94,16 @@ def test_several_seeds_fold_under_a_parent_with_their_mean(trained, source, stor
     for record in records:
         evaluate_record(record, source, trained.augmented)
         tables.append(read_evaluation(record.folder.parent / "evaluation")[1])
-    runs = publish_records(store, records)
-    assert publish_records(store, records) == runs
+    first = publish_records(store, records[:1])
+    assert first.parents == {}
+    published = publish_records(store, records)
+    assert publish_records(store, records) == published
     assert len(all_runs(store)) == 3
-    parent = store.get_run(runs["weighted_unet"])
-    for record in records:
-        assert store.get_run(runs[record.name]).data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert sorted(published.versions.values()) == [1, 2]
+    parent = store.get_run(published.parents["weighted_unet"])
+    assert parent.info.run_name == "weighted_unet over 2 runs"
+    for run_id in published.runs.values():
+        assert store.get_run(run_id).data.tags["mlflow.parentRunId"] == parent.info.run_id
     for metric in ("v_rand", "dice"):
         mean = np.mean([table[metric].mean() for table in tables])
         assert parent.data.metrics[metric] == pytest.approx(mean, abs=1e-6)
