@@ -83,7 +83,8 @@ def _open_tiff(path: Path) -> Sections:
             tiff = files.enter_context(tifffile.TiffFile(path))
             series = tiff.series[0]
             first = tiff.pages.first
-            pages = list(series.pages)
+            # Pages that were written one after the other are a series each, and a stack all the same.
+            pages = list(series.pages) if len(tiff.series) == 1 else list(tiff.pages)
         if complaints:
             raise ValueError(complaints[0])
     # The decoder raises whatever it likes on damaged files; each means the same to the user.
@@ -94,11 +95,11 @@ def _open_tiff(path: Path) -> Sections:
     try:
         if first.samplesperpixel > 1:
             raise InputError(f"{path} is in colour; expected grey-level sections, one channel")
-        if len(tiff.series) > 1:
-            raise InputError(f"{path} has pages of different sizes; all sections must have one size")
+        if len({(page.shape, page.dtype) for page in pages}) > 1:
+            raise InputError(f"{path} has pages of different sizes or types; a stack has one size and type")
         if series.axes not in _STACK_AXES:
             raise InputError(f"{path} has axes {series.axes}; expected YX or ZYX (sections, rows, columns)")
-        shape = (1, *series.shape) if series.ndim == 2 else series.shape
+        shape = (len(pages), *first.shape) if len(tiff.series) > 1 else (1, *series.shape)[-3:]
         dtype = _checked(path, shape, series.dtype)
         size = path.stat().st_size
         for page in pages:
@@ -128,7 +129,7 @@ def _open_tiff(path: Path) -> Sections:
         "resolution_unit": int(first.tags["ResolutionUnit"].value) if "ResolutionUnit" in first.tags else None,
         "imagej": dict(tiff.imagej_metadata or {}) if tiff.is_imagej else None,
         "ome": _physical_size(tiff.ome_metadata) if tiff.is_ome else None,
-        "is_stack": series.ndim == 3,
+        "is_stack": series.ndim == 3 or len(tiff.series) > 1,
     }
     return Sections(path, "tiff", shape, dtype, read, page=facts, _files=files)
 

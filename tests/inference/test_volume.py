@@ -74,6 +74,19 @@ def test_imagej_and_ome_keep_their_voxel_size(tmp_path, segmenter, stack):
         assert 'PhysicalSizeZ="0.05"' in tiff.ome_metadata
 
 
+def test_pages_written_one_after_the_other_are_a_stack(tmp_path, segmenter, stack, expected):
+    with tifffile.TiffWriter(tmp_path / "pages.tif") as tiff:
+        for section in stack[0]:
+            tiff.write(section, photometric="minisblack", compression="zlib")
+    segment_file(segmenter, tmp_path / "pages.tif", tmp_path / "out.tif")
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), expected)
+    with tifffile.TiffWriter(tmp_path / "mixed.tif") as tiff:
+        tiff.write(stack[0][0])
+        tiff.write(stack[0][0][:32])
+    with pytest.raises(InputError, match="different sizes"):
+        segment_file(segmenter, tmp_path / "mixed.tif", tmp_path / "mixed-out.tif")
+
+
 def test_one_image_a_folder_and_a_png(tmp_path, segmenter, stack, expected):
     tifffile.imwrite(tmp_path / "one.tif", stack[0][0])
     Image.fromarray(stack[0][1]).save(tmp_path / "one.png")
