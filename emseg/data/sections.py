@@ -1,23 +1,24 @@
-"""Sections to be segmented, read one at a time: a TIFF stack, a folder of images, a single image or a Zarr array."""
+"""Sections on disk, checked before a pixel is read: a TIFF stack, a folder of images, one image or a Zarr array."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emseg.data.stack import SECTION_SUFFIXES, read_stack, section_files
 from emseg.errors import InputError
 
+SECTION_SUFFIXES = (".tif", ".tiff", ".png")
 LARGEST_SECTION = 2**28
 """Pixels. More is a damaged header or a decompression bomb: the largest sections in use have some 10^8."""
 _STACK_AXES = {"YX", "ZYX", "IYX", "QYX"}
-_GREY_TYPES = ("uint8", "uint16", "float32")
+_TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "bool", "float16", "float32"))
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Sections:
         path: where it is.
         kind: `tiff`, `folder`, `image` (one PNG) or `zarr`.
         shape: (Z, Y, X).
-        dtype: uint8, uint16 or float32.
+        dtype: uint8, uint16, bool, float16 or float32.
         read: section z as (Y, X).
         names: file name of each section of a folder.
         page: what a TIFF says about itself: compression, resolution, ImageJ and OME entries.
@@ -45,6 +46,10 @@ class Sections:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def read_all(self) -> np.ndarray:
+        """The whole stack (Z, Y, X)."""
+        return np.stack([self.read(z) for z in range(len(self))])
 
     def close(self) -> None:
         """Close what is open."""
@@ -76,23 +81,17 @@ def open_sections(path: str | Path) -> Sections:
 def _open_tiff(path: Path) -> Sections:
     import tifffile
 
-    files = ExitStack()
-    try:
-        # A chain of pages that breaks off is only logged by the decoder, and the stack would silently be shorter.
-        with _complaints_of("tifffile") as complaints:
+    with ExitStack() as files:
+        # The decoder raises whatever it likes on damaged files; each means the same to the user. A chain of pages
+        # that breaks off it only logs, and the stack would silently be shorter.
+        with _readable(path), _complaints_of("tifffile") as complaints:
             tiff = files.enter_context(tifffile.TiffFile(path))
             series = tiff.series[0]
             first = tiff.pages.first
             # Pages that were written one after the other are a series each, and a stack all the same.
             pages = list(series.pages) if len(tiff.series) == 1 else list(tiff.pages)
-        if complaints:
-            raise ValueError(complaints[0])
-    # The decoder raises whatever it likes on damaged files; each means the same to the user.
-    except Exception as error:
-        files.close()
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is truncated or not readable ({reason[:120]}); copy it again") from error
-    try:
+            if complaints:
+                raise ValueError(complaints[0])
         if first.samplesperpixel > 1:
             raise InputError(f"{path} is in colour; expected grey-level sections, one channel")
         if len({(page.shape, page.dtype) for page in pages}) > 1:
@@ -101,27 +100,28 @@ def _open_tiff(path: Path) -> Sections:
             raise InputError(f"{path} has axes {series.axes}; expected YX or ZYX (sections, rows, columns)")
         shape = (len(pages), *first.shape) if len(tiff.series) > 1 else (1, *series.shape)[-3:]
         dtype = _checked(path, shape, series.dtype)
-        size = path.stat().st_size
-        for page in pages:
-            ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False))
-            if max(ends, default=0) > size:
-                raise InputError(f"{path} is truncated: its last bytes are missing; copy it again")
-        is_contiguous = len(pages) < shape[0]
-        if is_contiguous and series.dataoffset is None:
-            raise InputError(f"{path} keeps {shape[0]} sections in {len(pages)} pages; save it with a page per section")
-        if is_contiguous and series.dataoffset + int(np.prod(shape)) * dtype.itemsize > size:
+        ends = [
+            start + count for page in pages for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)
+        ]
+        has_page_each = len(pages) == shape[0] and first.shape == shape[1:]
+        if not has_page_each:
+            if series.dataoffset is not None:
+                # ImageJ keeps a large stack in one piece behind its first page.
+                ends.append(series.dataoffset + int(np.prod(shape)) * dtype.itemsize)
+            elif min(shape[1:]) > 1:
+                raise InputError(f"{path} keeps {shape[0]} sections in {len(pages)} pages; save a page per section")
+        if max(ends) > path.stat().st_size:
             raise InputError(f"{path} is truncated: its last bytes are missing; copy it again")
-        memory = tifffile.memmap(path, mode="r").reshape(shape) if is_contiguous else None
-    except Exception:
-        files.close()
-        raise
+        memory = None
+        if not has_page_each:
+            # Sections one pixel high or wide share a page, and are small enough to be read at once.
+            whole = tifffile.memmap(path, mode="r") if series.dataoffset is not None else series.asarray()
+            memory = whole.reshape(shape)
+        kept = files.pop_all()
 
     def read(z: int) -> np.ndarray:
-        try:
+        with _readable(path, f", section {z}"):
             return np.array(memory[z]) if memory is not None else pages[z].asarray()
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"{path}, section {z}, is not readable ({reason[:120]}); copy it again") from error
 
     facts = {
         "compression": first.compression.name.lower() if first.compression.value != 1 else None,
@@ -131,7 +131,17 @@ def _open_tiff(path: Path) -> Sections:
         "ome": _physical_size(tiff.ome_metadata) if tiff.is_ome else None,
         "is_stack": series.ndim == 3 or len(tiff.series) > 1,
     }
-    return Sections(path, "tiff", shape, dtype, read, page=facts, _files=files)
+    return Sections(path, "tiff", shape, dtype, read, page=facts, _files=kept)
+
+
+@contextmanager
+def _readable(path: Path, where: str = "") -> Iterator[None]:
+    """Whatever a decoder raises becomes one sentence about the file."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}{where} is truncated or not readable ({reason[:120]}); copy it again") from error
 
 
 @contextmanager
@@ -153,30 +163,37 @@ def _complaints_of(name: str) -> Iterator[list[str]]:
 
 
 def _physical_size(text: str | None) -> dict[str, Any]:
-    import re
-
     found = dict(re.findall(r'(PhysicalSize[XYZ](?:Unit)?)="([^"]+)"', text or ""))
     return {key: value if key.endswith("Unit") else float(value) for key, value in found.items()}
 
 
 def _open_png(path: Path) -> Sections:
-    shape, dtype = _png_header(path)
-    return Sections(path, "image", (1, *shape), _checked(path, (1, *shape), dtype), lambda _: read_stack(path)[0])
-
-
-def _png_header(path: Path) -> tuple[tuple[int, int], np.dtype[Any]]:
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            mode = image.mode
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is truncated or not readable ({reason[:120]}); copy it again") from error
-    if mode not in ("L", "I;16", "I"):
+    with _readable(path), Image.open(path) as image:
+        width, height = image.size
+        mode = image.mode
+    if mode not in ("1", "L", "I;16", "I"):
         raise InputError(f"{path} is in colour or not grey-level ({mode}); expected 8 or 16 bit, one channel")
-    return (height, width), np.dtype(np.uint8 if mode == "L" else np.uint16)
+    dtype = _checked(path, (1, height, width), {"1": bool, "L": np.uint8}.get(mode, np.uint16))
+
+    def read(_: int) -> np.ndarray:
+        with _readable(path), Image.open(path) as image:
+            return np.asarray(image).astype(dtype)
+
+    return Sections(path, "image", (1, height, width), dtype, read)
+
+
+def section_files(folder: Path) -> list[Path]:
+    """Section files of a folder in name order, numbers compared as numbers (2 before 10)."""
+
+    def natural(file: Path) -> list[tuple[int, int | str]]:
+        return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", file.name) if part]
+
+    return sorted(
+        (f for f in folder.iterdir() if f.suffix.lower() in SECTION_SUFFIXES and not f.name.startswith(".")),
+        key=natural,
+    )
 
 
 def _open_folder(path: Path) -> Sections:
@@ -195,7 +212,8 @@ def _open_folder(path: Path) -> Sections:
             )
 
     def read(z: int) -> np.ndarray:
-        return read_stack(files[z])[0]
+        with closing(open_sections(files[z])) as file:
+            return file.read(0)
 
     shape = (len(files), *opened[0].shape[1:])
     facts = opened[0].page
@@ -225,8 +243,8 @@ def _open_zarr(path: Path) -> Sections:
 
 
 def _checked(path: Path, shape: tuple[int, ...], dtype: Any) -> np.dtype[Any]:
-    if dtype not in [np.dtype(name) for name in _GREY_TYPES]:
-        raise InputError(f"{path} is {dtype}; expected 8-bit, 16-bit or 32-bit float grey levels")
+    if dtype not in _TYPES:
+        raise InputError(f"{path} is {np.dtype(dtype)}; expected 8-bit, 16-bit or 32-bit float grey levels")
     if 0 in shape:
         raise InputError(f"{path} has shape {shape}; expected at least one pixel")
     if shape[-1] * shape[-2] > LARGEST_SECTION:
