@@ -1,5 +1,6 @@
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from emseg.cli import main
 from emseg.data.sources import Source, read_source
 from emseg.data.stack import write_stack
 from emseg.data.synthetic import make_synthetic
@@ -132,3 +134,21 @@ def train_script(tmp_path) -> Path:
     path = tmp_path / "train.py"
     path.write_text(TRAIN)
     return path
+
+
+@pytest.fixture
+def emseg(monkeypatch, capsys):
+    """Run the command in this process; returns exit code, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["emseg", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run

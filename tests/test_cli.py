@@ -7,26 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emseg.cli import main
 from emseg.data.stack import read_stack, write_stack
-
-
-@pytest.fixture
-def emseg(monkeypatch, capsys):
-    """Run the command in this process; returns exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["emseg", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture

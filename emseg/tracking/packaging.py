@@ -123,18 +123,15 @@ def open_package(folder: Path, name: str, expected_digest: str | None = None) ->
         )
     try:
         record = RunRecord(folder)
-        network, normalization = record.load_network()
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        segmenter = _segmenter(record, metrics, name, digest)
         with np.load(folder / "check.npz", allow_pickle=False) as check:
             image, expected = check["image"], check["probability"]
-        facts = record.read()
-        recipe = facts["settings"]["training"]
-        predictor = Predictor(network, normalization, recipe["prediction"], recipe["test_time_augmentation"])
-        segmenter = Segmenter(predictor, float(metrics["threshold"]), facts["grey_levels"], name, digest)
     except (SafetensorError, RuntimeError, ValueError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{name} cannot be loaded ({reason}); register its run again") from error
-    difference = float(np.abs(next(Predictor(network, normalization).stream([image])) - expected).max())
+    plain = Predictor(segmenter.predictor.network, segmenter.predictor.normalization)
+    difference = float(np.abs(next(plain.stream([image])) - expected).max())
     if not difference < _CHECK_TOLERANCE:
         raise InputError(
             f"{name} does not reproduce its test output (probabilities differ by {difference:.2g}); do not use it"
@@ -149,13 +146,17 @@ def segmenter_of_run(folder: str | Path) -> Segmenter:
         InputError: there is no finished, evaluated run.
     """
     record = RunRecord.open(folder)
-    facts = record.read()
     metrics, _, _ = read_evaluation(evaluation_folder(record))
+    weights = hashlib.sha256(record.weights_file.read_bytes()).hexdigest()
+    return _segmenter(record, metrics, str(folder), weights)
+
+
+def _segmenter(record: RunRecord, metrics: dict[str, Any], name: str, fingerprint: str) -> Segmenter:
+    facts = record.read()
     network, normalization = record.load_network()
     recipe = facts["settings"]["training"]
     predictor = Predictor(network, normalization, recipe["prediction"], recipe["test_time_augmentation"])
-    weights = hashlib.sha256(record.weights_file.read_bytes()).hexdigest()
-    return Segmenter(predictor, float(metrics["threshold"]), facts["grey_levels"], str(folder), weights)
+    return Segmenter(predictor, float(metrics["threshold"]), facts["grey_levels"], name, fingerprint)
 
 
 def model_card(facts: dict[str, Any], metrics: dict[str, Any]) -> str:

@@ -149,6 +149,11 @@ def best_candidate(every: list[Version], champion: Version | None, rule: Promoti
             if champion
             else "nothing to promote: no version is registered; run `emseg publish`"
         )
+    if not all(are_comparable(version, others[0]) for version in others):
+        raise InputError(
+            "there is no champion yet, and versions were scored on different data, protocols or folds, which do not "
+            "rank together; name one of `emseg registry`"
+        )
     sign = -1 if rule.metric in LOWER_IS_BETTER else 1
     return max(others, key=lambda version: (sign * version.metrics[rule.metric]["mean"], -version.number))
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import yaml as pyyaml
 
 from emseg.errors import InputError
 from emseg.files import write_text
-from emseg.settings import Settings, load_settings
+from emseg.settings import Settings, validate_settings
 from emseg.tuning.space import point_values
 from emseg.tuning.study import POINT, STATUS, best_of
 
@@ -48,12 +49,7 @@ def apply_best(study: optuna.Study, settings: Settings, path: Path) -> str:
     stream = io.StringIO()
     yaml.dump(values, stream)
     after = stream.getvalue()
-    trying = path.with_name(f".{path.name}.candidate")
-    write_text(trying, after)
-    try:
-        load_settings(trying)
-    finally:
-        trying.unlink()
+    validate_settings(pyyaml.safe_load(after), f"{path} with the best trial: ")
     write_text(path, after)
     return "".join(
         difflib.unified_diff(

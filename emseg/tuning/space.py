@@ -30,9 +30,10 @@ def suggest(trial: Trial, space: SpaceSettings) -> dict[str, Any]:
     for name, values in space.model_dump(exclude_none=True).items():
         if name in ("w0", "sigma"):
             continue
-        drawn[name] = _draw(trial, name, getattr(space, name)) if isinstance(values, dict) else None
-        if drawn[name] is None:
+        if isinstance(values, list):
             drawn[name] = trial.suggest_categorical(name, values)
+        else:
+            drawn[name] = _draw(trial, name, getattr(space, name))
     if drawn.get("loss") == "weighted_bce" or (space.loss is None and (space.w0 or space.sigma)):
         for name in ("w0", "sigma"):
             if (values := getattr(space, name)) is not None:
@@ -56,7 +57,7 @@ def apply_point(settings: Settings, point: dict[str, Any], name: str | None = No
 
 def point_values(settings: Settings, point: dict[str, Any], name: str | None = None) -> dict[str, Any]:
     """`apply_point` as plain values."""
-    values = settings.model_dump(exclude_none=False)
+    values = settings.model_dump()
     model = settings.tuning.model
     entry = settings.models[model].model_dump(exclude_none=True)
     entry.setdefault("network", {})
@@ -84,7 +85,7 @@ def point_values(settings: Settings, point: dict[str, Any], name: str | None = N
     values["models"] = {target: entry}
     values["benchmark"] = [target]
     values["tuning"]["model"] = target
-    return _without_none(values)
+    return values
 
 
 def starting_points(settings: Settings) -> list[dict[str, Any]]:
@@ -158,9 +159,3 @@ def _holds(space: SpaceSettings, name: str, value: Any) -> bool:
         on_grid = values.step is None or ((value - values.low) / values.step) % 1 == 0
         return values.low <= value <= values.high and on_grid
     return value in values
-
-
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    """Models without the settings they do not have; elsewhere null is a value of its own."""
-    values["tuning"]["space"] = {k: v for k, v in values["tuning"]["space"].items() if v is not None}
-    return values

@@ -42,7 +42,7 @@ STATUS = "status"
 
 @dataclass(frozen=True)
 class Events:
-    """Who is told: `began(trial, point, record)`, `epoch(trial, row)`, `ended(trial number, value)`."""
+    """Who is told: `began(trial, point)`, `epoch(trial, row of its history)`, `ended(study, trial)`."""
 
     began: Callable[[optuna.Trial, dict[str, Any]], None] = lambda *_: None
     epoch: Callable[[optuna.Trial, dict[str, float]], None] = lambda *_: None
@@ -67,6 +67,8 @@ def open_study(
         RunError: the storage cannot be reached or written.
     """
     import optuna
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if settings.protocol.name in LEAKING_PROTOCOLS:
@@ -83,14 +85,10 @@ def open_study(
         "recipe": recipe,
     }
     try:
-        storage = _open_storage(name, storage_url, heartbeat_seconds)
-        study = _create(name, storage, settings)
-    except (OSError, ImportError) as error:
-        raise RunError(f"the storage {storage_url or STUDIES / name} cannot be used ({_reason(error)})") from error
-    except Exception as error:
-        if type(error).__module__.startswith(("sqlalchemy", "optuna", "psycopg")):
-            raise RunError(f"the storage {storage_url} cannot be used ({_reason(error)})") from error
-        raise
+        study = _create(name, _open_storage(name, storage_url, heartbeat_seconds), settings)
+    except (OSError, ImportError, SQLAlchemyError, StorageInternalError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise RunError(f"the storage {storage_url or STUDIES / name} cannot be used ({reason})") from error
     known = study.user_attrs.get(_IDENTITY)
     if known is None:
         study.set_user_attr(_IDENTITY, identity)
@@ -110,7 +108,6 @@ def run_worker(
     source: Source,
     events: Events,
     seed: int = 0,
-    folder: Path | None = None,
 ) -> None:
     """Work on a study until it has as many finished trials as the settings ask for.
 
@@ -120,13 +117,11 @@ def run_worker(
         source: the same.
         events: told about trials.
         seed: of the sampler, together with the number of workers before this one, and of every training.
-        folder: for run records; None: below runs/tuning.
     """
     import optuna
     from optuna.trial import TrialState
 
     finished = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    folder = folder or STUDIES / study.study_name
     fold = settings.protocol.folds[0]
     split = split_of(settings, source, fold)
     augmented = load_or_make_augmented(settings, source, split)
@@ -143,7 +138,7 @@ def run_worker(
         point = suggest(trial, settings.tuning.space)
         trial.set_user_attr(POINT, point)
         own = apply_point(settings, point)
-        record = RunRecord(folder / f"trial-{trial.number:04d}" / "training")
+        record = RunRecord(STUDIES / study.study_name / f"trial-{trial.number:04d}" / "training")
         events.began(trial, point)
         return _train_and_score(trial, own, source, augmented, data, fold, seed, record, events)
 
@@ -239,20 +234,19 @@ def _train_and_score(
 
 def _open_storage(name: str, url: str | None, heartbeat_seconds: int) -> Any:
     import optuna
+    from optuna.exceptions import StorageInternalError
     from optuna.storages.journal import JournalFileBackend
+    from sqlalchemy.exc import SQLAlchemyError
 
     if url is None:
         (STUDIES / name).mkdir(parents=True, exist_ok=True)
         return optuna.storages.JournalStorage(JournalFileBackend(str(STUDIES / name / "journal.log")))
-    # Workers that start together on an empty database stumble over each other's tables; the second try finds them.
-    for attempt in range(_CREATION_ATTEMPTS):
-        try:
+    # Workers that start together on an empty database stumble over each other's tables; the next try finds them.
+    for _ in range(_CREATION_ATTEMPTS - 1):
+        with suppress(SQLAlchemyError, StorageInternalError):
             return _database(url, heartbeat_seconds)
-        except Exception:
-            if attempt == _CREATION_ATTEMPTS - 1:
-                raise
-            time.sleep(1)
-    raise AssertionError("unreachable")
+        time.sleep(1)
+    return _database(url, heartbeat_seconds)
 
 
 def _database(url: str, heartbeat_seconds: int) -> Any:
@@ -310,9 +304,5 @@ def _is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass  # another user's, and alive
     return True
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

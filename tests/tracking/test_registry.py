@@ -225,6 +225,8 @@ def test_another_protocol_or_other_data_does_not_rank(store, evaluated):
     file = record.folder.parent / "evaluation" / "metrics.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"data_digest": "e" * 32}))
     register_record(store, record)
+    with pytest.raises(InputError, match="do not rank together"):
+        promote(store, RULE)
     promote(store, RULE, "1")
     decision = promote(store, RULE, "2")
     assert unmet(decision) == ["same test"]

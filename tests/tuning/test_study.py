@@ -13,7 +13,6 @@ import optuna
 import pytest
 import yaml
 
-from emseg.cli import main
 from emseg.data.augmented import fold_data
 from emseg.errors import InputError
 from emseg.metrics import v_rand
@@ -106,27 +105,19 @@ def test_the_objective_uses_for_each_half_the_threshold_of_the_other(settings, s
     assert value == pytest.approx(np.mean(expected))
 
 
-def test_a_study_runs_resumes_and_is_seen_in_mlflow(params, settings, source, store, monkeypatch, capsys):
-    def emseg(*arguments):
-        monkeypatch.setattr(sys, "argv", ["emseg", "tune", "--settings", str(params), *arguments])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, capsys.readouterr()
+def test_a_study_runs_resumes_and_is_seen_in_mlflow(params, store, emseg):
+    def tune(*arguments):
+        return emseg("tune", "--settings", params, *arguments)
 
-    code, printed = emseg("--json", "--trials", "3")
-    assert code == 0, printed.err
-    first = json.loads(printed.out)
+    code, out, err = tune("--json", "--trials", "3")
+    assert code == 0, err
+    first = json.loads(out)
     assert len(first["trials"]) >= 3
     assert first["trials"][0]["base_channels"] == 2
     values = [trial["value"] for trial in first["trials"] if trial["value"] is not None]
     assert first["best"]["value"] == pytest.approx(max(values))
-    assert "best" in printed.err
-    code, printed = emseg("--json", "--trials", "5")
-    second = json.loads(printed.out)
+    assert "best" in err
+    second = json.loads(tune("--json", "--trials", "5")[1])
     assert [t for t in second["trials"] if t["trial"] < 3] == [t for t in first["trials"] if t["trial"] < 3]
     assert sum(t["state"] in ("complete", "pruned", "fail") for t in second["trials"]) == 5
     experiment = store.get_experiment_by_name("cortex-heldout-tuning")
@@ -140,19 +131,16 @@ def test_a_study_runs_resumes_and_is_seen_in_mlflow(params, settings, source, st
     figures = {file.path for file in store.list_artifacts(parent.info.run_id, "figures")}
     assert "figures/history.png" in figures
     before = params.read_text()
-    code, printed = emseg("--apply", "--trials", "5")
+    code, out, _ = tune("--apply", "--trials", "5")
     assert code == 0
-    assert printed.out.startswith("---")
+    assert out.startswith("---")
     after = load_settings(params)
     tuned = after.models["tuned"]
     assert tuned.architecture == "residual_unet"
     assert tuned.network.base_channels == second["best"]["point"]["base_channels"]
     assert after.benchmark[-1] == "tuned"
     assert len(params.read_text().splitlines()) > len(before.splitlines())
-    monkeypatch.setattr(sys, "argv", ["emseg", "train", "tuned", "--settings", str(params)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert not stop.value.code
+    assert emseg("train", "tuned", "--settings", params)[0] == 0
     from emseg.training.record import RunRecord
 
     assert RunRecord.open("runs/single/tuned-fold0-seed0").load_network()
