@@ -292,6 +292,7 @@ def tune(
     change: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: KEY=VALUE.")] = None,
     settings_file: Annotated[Path, typer.Option("--settings", help="Settings to use.")] = Path("params.yaml"),
     apply: Annotated[bool, typer.Option("--apply", help="Write the best trial to the settings as `tuned`.")] = False,
+    trial: Annotated[int | None, typer.Option(help="With --apply: this trial instead, such as a cheaper one.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Search what `tuning` in params.yaml names, on sections that are never tested on.
@@ -316,7 +317,7 @@ def tune(
     from emseg.tuning.figures import draw_study
     from emseg.tuning.progress import TrialLines
     from emseg.tuning.result import apply_best, trials_table
-    from emseg.tuning.study import Events, best_of, open_study, run_worker
+    from emseg.tuning.study import POINT, Events, best_of, open_study, run_worker
 
     limit = [] if trials is None else [f"tuning.trials={trials}"]
     settings = load_settings(settings_file, [*(change or []), *limit])
@@ -325,9 +326,10 @@ def tune(
     name = name or f"{source.name}-{tuning.model}"
     study = open_study(settings, source, name, storage)
     if apply:
-        print(apply_best(study, settings, settings_file), end="")
+        print(apply_best(study, settings, settings_file, trial), end="")
         return
-    mirror = StudyMirror(name, source.name, settings.protocol.name, tuning.metric, tuning.model_dump(mode="json"))
+    objectives = [tuning.metric, *([tuning.cost] if tuning.cost else [])]
+    mirror = StudyMirror(name, source.name, settings.protocol.name, objectives, tuning.model_dump(mode="json"))
     lines = TrialLines(tuning.trials, tuning.metric)
 
     def ended(study: Any, trial: Any) -> None:
@@ -337,16 +339,16 @@ def tune(
     run_worker(study, settings, source, Events(mirror.began, mirror.epoch, ended), seed)
     best = best_of(study)
     with tempfile.TemporaryDirectory() as folder:
-        mirror.finish(best, draw_study(study, Path(folder)))
+        mirror.finish(best, draw_study(study, Path(folder), tuning.metric, tuning.cost))
     table = trials_table(study)
     if as_json:
-        found = {"value": best[0], "point": best[1]} if best else None
+        found = {"trial": best.number, "value": best.values[0], "point": best.user_attrs[POINT]} if best else None
         trials_as_rows = json.loads(table.to_json(orient="records"))
         print(json.dumps({"study": name, "metric": tuning.metric, "best": found, "trials": trials_as_rows}, indent=2))
         return
     print_table(f"study {name}, {tuning.metric} on validation sections", table.fillna("").astype(str))
     if best:
-        print(f"best {tuning.metric} {best[0]:.4f}: {best[1]}")
+        print(f"best {tuning.metric} {best.values[0]:.4f}: {best.user_attrs[POINT]}")
         print(f"`emseg tune --name {name} --apply` writes it to {settings_file}")
 
 

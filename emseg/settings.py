@@ -12,6 +12,8 @@ from emseg.errors import InputError
 
 ProtocolName = Literal["paper", "heldout", "kfold", "official"]
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
+ValidationMetric = Literal["v_rand", "v_info", "iou", "dice", "pixel_error"]
+"""V_rand and V_info at a threshold chosen on the other half of the validation sections, the others at 0.5."""
 LEAKING_PROTOCOLS = ("paper",)
 """Protocols whose test images are warped copies of training sections: upper bounds, not generalisation."""
 
@@ -111,7 +113,7 @@ class NetworkSettings(_Settings):
 class EarlyStoppingSettings(_Settings):
     """Stop when a metric has not improved for `patience` epochs."""
 
-    metric: Literal["train_loss", "iou", "dice", "pixel_error"]
+    metric: Literal["train_loss"] | ValidationMetric
     patience: int = Field(ge=1)
 
 
@@ -148,7 +150,7 @@ class RecipeSettings(_Settings):
     early_stopping: EarlyStoppingSettings | None
     select: Literal["best", "last"]
     """Which weights are kept: of the best epoch on the validation sections, or of the last epoch."""
-    select_metric: Literal["iou", "dice", "pixel_error"]
+    select_metric: ValidationMetric
     prediction: Literal["auto", "overlap_tile", "average", "resize"]
     test_time_augmentation: bool
 
@@ -231,10 +233,14 @@ class TuningSettings(_Settings):
     """A study: which model, how long, over what."""
 
     model: str
-    metric: Literal["v_rand", "v_info", "dice", "iou", "pixel_error"]
-    """On the validation sections; V_rand and V_info at a threshold chosen on the other half of them."""
+    metric: ValidationMetric
     trials: int = Field(ge=1)
-    minimum_epochs: int = Field(ge=1)
+    cost: Literal["gflop", "seconds"] | None
+    """A second objective, which is to be small: GFLOP per crop and step, or seconds of training. With it there is
+    a front of best trials instead of one, and none is pruned."""
+    resource: Literal["epochs", "seconds"]
+    """What pruning counts in: a trial's epochs, or its seconds of training."""
+    minimum_resource: int = Field(ge=1)
     """Before a trial may be pruned; rungs of successive halving follow at multiples of 3."""
     largest_gflop: float | None = Field(gt=0)
     """Per crop and step; larger networks are not trained."""

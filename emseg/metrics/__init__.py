@@ -1,6 +1,6 @@
 """The metrics by which this field ranks membrane segmentations."""
 
-from emseg.metrics.challenge import ChallengeScore, ChallengeSweep, thin_borders, v_info, v_rand
+from emseg.metrics.challenge import ChallengeScore, ChallengeSweep, cross_fitted, thin_borders, v_info, v_rand
 from emseg.metrics.overlap import dice, iou, iou_thresholded, pixel_error
 from emseg.metrics.rand import rand_error
 from emseg.metrics.scoring import Scores, score_stack
@@ -14,6 +14,7 @@ __all__ = [
     "VariationOfInformation",
     "WarpingError",
     "adapted_rand_error",
+    "cross_fitted",
     "dice",
     "iou",
     "iou_thresholded",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,14 @@ class StudyMirror:
         study: its name.
         dataset: name of the data.
         protocol: name of the protocol.
-        metric: what is optimised.
+        objectives: names of what is optimised, the metric first.
         settings: of the study, for the parent's parameters.
     """
 
-    def __init__(self, study: str, dataset: str, protocol: str, metric: str, settings: dict[str, Any]) -> None:
-        self.study, self.metric = study, metric
+    def __init__(
+        self, study: str, dataset: str, protocol: str, objectives: Sequence[str], settings: dict[str, Any]
+    ) -> None:
+        self.study, self.objectives = study, objectives
         self.children: dict[int, str] = {}
         self.client: MlflowClient | None = None
         self._broken = False
@@ -58,9 +60,9 @@ class StudyMirror:
         def log() -> None:
             assert self.client is not None
             run_id = self.children[trial.number]
-            for key in ("train_loss", "validation_dice", "validation_pixel_error"):
-                name = "train/loss" if key == "train_loss" else key.replace("_", "/", 1)
-                self.client.log_metric(run_id, name, row[key], step=int(row["epoch"]))
+            for key, value in row.items():
+                if key == "train_loss" or key.startswith("validation_"):
+                    self.client.log_metric(run_id, key.replace("_", "/", 1), value, step=int(row["epoch"]))
 
         self._attempt(log)
 
@@ -72,27 +74,32 @@ class StudyMirror:
             if (run_id := self.children.get(trial.number)) is None:
                 return
             # A pruned trial carries its last intermediate value, which is not what is optimised.
-            if trial.state.name == "COMPLETE" and trial.value is not None:
-                self.client.log_metric(run_id, self.metric, trial.value)
+            if trial.state.name == "COMPLETE":
+                self._log_objectives(run_id, trial)
             if status := trial.user_attrs.get("status"):
                 self.client.set_tag(run_id, "emseg.message", status)
             self.client.set_terminated(run_id, _STATUS[trial.state.name])
 
         self._attempt(close)
 
-    def finish(self, best: tuple[float, dict[str, Any]] | None, figures: list[Path]) -> None:
-        """Log the best value, its point and the study's figures on the parent."""
+    def finish(self, best: FrozenTrial | None, figures: list[Path]) -> None:
+        """Log the best trial's values, its point and the study's figures on the parent."""
 
         def close() -> None:
             assert self.client is not None
             if best is not None:
-                self.client.log_metric(self.parent, self.metric, best[0])
-                self.client.log_dict(self.parent, best[1], "best.json")
+                self._log_objectives(self.parent, best)
+                self.client.log_dict(self.parent, best.user_attrs["point"], "best.json")
             for file in figures:
                 self.client.log_artifact(self.parent, str(file), "figures")
             self.client.set_terminated(self.parent, "FINISHED")
 
         self._attempt(close)
+
+    def _log_objectives(self, run_id: str, trial: FrozenTrial) -> None:
+        assert self.client is not None
+        for name, value in zip(self.objectives, trial.values, strict=True):
+            self.client.log_metric(run_id, name, value)
 
     def _open(self, dataset: str, protocol: str, settings: dict[str, Any]) -> None:
         self.client = connect()

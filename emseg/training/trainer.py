@@ -13,6 +13,7 @@ from torch import nn
 
 from emseg.errors import RunError
 from emseg.inference import Predictor
+from emseg.metrics.challenge import cross_fitted
 from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_pixels
 from emseg.models.network import Network
 from emseg.settings import RecipeSettings
@@ -252,8 +253,14 @@ class Trainer:
         if not np.isfinite(probability).all():
             raise TrainingDiverged(f"the network predicts NaN after epoch {self.state.epoch + 1}; training stopped")
         self.state.collapsed = is_collapsed(probability)
-        scores = score_pixels(probability, labels)
-        return {f"validation_{metric}": float(scores[metric].mean()) for metric in _VALIDATION_METRICS}
+        pixels = score_pixels(probability, labels)
+        scores: dict[str, float] = {metric: float(pixels[metric].mean()) for metric in _VALIDATION_METRICS}
+        stopping = self.recipe.early_stopping
+        # V_rand and V_info cost more than the prediction, so only where the recipe looks at them.
+        for metric in ("v_rand", "v_info"):
+            if metric in (self.recipe.select_metric, stopping.metric if stopping else None):
+                scores[metric] = cross_fitted(probability, labels, metric)
+        return {f"validation_{metric}": value for metric, value in scores.items()}
 
     def _judge(self, row: dict[str, float]) -> None:
         """Keep the weights where they are to be kept, and count epochs without gain."""

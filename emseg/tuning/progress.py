@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from emseg.tuning.study import STATUS, best_of
+
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
@@ -29,16 +31,15 @@ class TrialLines:
         every = study.get_trials(deepcopy=False)
         finished = sum(t.state.is_finished() for t in every)
         pruned = sum(t.state.name == "PRUNED" for t in every)
-        values = [t.value for t in every if t.state.name == "COMPLETE" and t.value is not None]
-        best = (max if study.direction.name == "MAXIMIZE" else min)(values) if values else None
+        best = best_of(study)
         # All workers together are as many times faster as they finished more than this one.
         per_trial = (time.monotonic() - self.started) / self.done
         left = max(self.trials - finished, 0) * per_trial
-        value = f"{self.metric} {trial.value:.4f}" if trial.state.name == "COMPLETE" else trial.state.name.lower()
-        status = f" ({trial.user_attrs['status']})" if trial.user_attrs.get("status") else ""
+        value = f"{self.metric} {trial.values[0]:.4f}" if trial.state.name == "COMPLETE" else trial.state.name.lower()
+        status = f" ({trial.user_attrs[STATUS]})" if trial.user_attrs.get(STATUS) else ""
         print(
             f"trial {trial.number}: {value}{status}  {finished} of {self.trials} done, {pruned} pruned, "
-            f"best {'none yet' if best is None else f'{best:.4f}'}, at most {left:.0f} s left",
+            f"best {'none yet' if best is None else f'{best.values[0]:.4f}'}, at most {left:.0f} s left",
             file=sys.stderr,
             flush=True,
         )

@@ -14,7 +14,7 @@ from emseg.errors import InputError
 from emseg.files import write_text
 from emseg.settings import Settings, validate_settings
 from emseg.tuning.space import point_values
-from emseg.tuning.study import POINT, STATUS, best_of
+from emseg.tuning.study import EPOCHS, POINT, STATUS, best_of
 
 if TYPE_CHECKING:
     import optuna
@@ -22,21 +22,34 @@ if TYPE_CHECKING:
 TUNED = "tuned"
 
 
-def apply_best(study: optuna.Study, settings: Settings, path: Path) -> str:
-    """Write the best trial's values to params.yaml as `models.tuned`, and `tuned` into `benchmark`.
+def apply_best(study: optuna.Study, settings: Settings, path: Path, number: int | None = None) -> str:
+    """Write a trial's values to params.yaml as `models.tuned`, and `tuned` into `benchmark`.
+
+    Args:
+        study: of `open_study`.
+        settings: that the study was opened with.
+        path: of the params.yaml to change.
+        number: of the trial; None: the one with the best metric.
 
     Returns:
         What changed, as a diff.
 
     Raises:
-        InputError: no trial is complete.
+        InputError: the trial is not complete, or none is.
     """
+    from optuna.trial import TrialState
     from ruamel.yaml import YAML
 
     best = best_of(study)
     if best is None:
         raise InputError(f"study {study.study_name} has no complete trial yet; run `emseg tune`")
-    entry = point_values(settings, best[1], TUNED)["models"][TUNED]
+    if number is not None:
+        complete = {trial.number: trial for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
+        if number not in complete:
+            known = ", ".join(map(str, complete))
+            raise InputError(f"trial {number} of study {study.study_name} is not complete; complete are {known}")
+        best = complete[number]
+    entry = point_values(settings, best.user_attrs[POINT], TUNED)["models"][TUNED]
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
@@ -59,15 +72,20 @@ def apply_best(study: optuna.Study, settings: Settings, path: Path) -> str:
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """A row per trial: number, state, value, epochs, what became of it, and its point."""
+    """A row per trial: number, state, value, cost and place on the front of best trials if the study has two
+    objectives, epochs, what became of it, and its point."""
+    two = len(study.directions) == 2
+    front = {trial.number for trial in study.best_trials} if two else set()
     rows: list[dict[str, Any]] = []
     for trial in study.trials:
+        values = trial.values if trial.state.name == "COMPLETE" else [None, None]  # noqa: PD011
         rows.append(
             {
                 "trial": trial.number,
                 "state": trial.state.name.lower(),
-                "value": trial.value if trial.state.name == "COMPLETE" else None,
-                "epochs": len(trial.intermediate_values),
+                "value": values[0],
+                **({"cost": values[1], "front": trial.number in front} if two else {}),
+                "epochs": trial.user_attrs.get(EPOCHS, 0),
                 "status": trial.user_attrs.get(STATUS, ""),
                 **trial.user_attrs.get(POINT, {}),
             }

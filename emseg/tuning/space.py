@@ -74,6 +74,8 @@ def point_values(settings: Settings, point: dict[str, Any], name: str | None = N
     for key in ("learning_rate", "weight_decay", "augmentation_strength"):
         if key in point:
             entry["training"][key] = float(point[key])
+    # The epoch that is kept, and what pruning looks at, are judged by what is searched for.
+    entry["training"]["select_metric"] = settings.tuning.metric
     entry["loss"] = point.get("loss", entry["loss"])
     entry.pop("weight_map", None)
     if entry["loss"] == "weighted_bce":

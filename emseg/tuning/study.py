@@ -20,9 +20,9 @@ from emseg.data.augmented import AugmentedSet, FoldData, fold_data
 from emseg.data.sources import Source
 from emseg.errors import InputError, RunError
 from emseg.inference import Predictor
-from emseg.metrics.challenge import ChallengeSweep
+from emseg.metrics.challenge import cross_fitted
 from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_pixels
-from emseg.settings import LEAKING_PROTOCOLS, Settings
+from emseg.settings import LEAKING_PROTOCOLS, Settings, ValidationMetric
 from emseg.training.record import FAILED, RunRecord
 from emseg.training.run import load_or_make_augmented, split_of, train_model
 from emseg.training.trainer import TrainingDiverged
@@ -30,12 +30,15 @@ from emseg.tuning.space import apply_point, check_space, gflop, starting_points,
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 STUDIES = Path("runs/tuning")
 _CREATION_ATTEMPTS = 3
 _IDENTITY = "emseg.identity"
 POINT = "point"
 """User attribute of a trial: its values by name."""
+EPOCHS = "epochs"
+"""User attribute of a trial: how many it trained."""
 STATUS = "status"
 """User attribute of a trial: what became of it, where its state alone does not say."""
 
@@ -133,7 +136,7 @@ def run_worker(
     )
     _free_trials_of_dead_workers(study)
 
-    def objective(trial: optuna.Trial) -> float:
+    def objective(trial: optuna.Trial) -> tuple[float, ...]:
         trial.set_user_attr("worker", {"host": socket.gethostname(), "process": os.getpid()})
         point = suggest(trial, settings.tuning.space)
         trial.set_user_attr(POINT, point)
@@ -152,35 +155,21 @@ def run_worker(
     )
 
 
-def best_of(study: optuna.Study) -> tuple[float, dict[str, Any]] | None:
-    """Value and point of the best trial; None before one is complete."""
-    if not any(trial.value is not None and trial.state.name == "COMPLETE" for trial in study.trials):
-        return None
-    return study.best_value, study.best_trial.user_attrs[POINT]
+def best_of(study: optuna.Study) -> FrozenTrial | None:
+    """The complete trial with the best metric, whatever it costs; None before one is complete."""
+    from optuna.trial import TrialState
+
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    choose = max if study.directions[0].name == "MAXIMIZE" else min
+    return choose(complete, key=lambda trial: trial.values[0], default=None)
 
 
-def score_validation(network_predictor: Predictor, data: FoldData, metric: str) -> float:
-    """A metric on the validation sections.
-
-    V_rand and V_info use, for each half of the sections (every other one), the threshold that is best on the other
-    half; pixel metrics use 0.5.
-    """
-    probability = np.stack(list(network_predictor.stream(data.validation_images)))
-    labels = data.validation_labels
-    if metric not in ("v_rand", "v_info"):
-        return float(score_pixels(probability, labels)[metric].mean())
-    halves = [np.arange(len(labels)) % 2 == half for half in (0, 1)]
-    sweeps = []
-    for half in halves:
-        sweep = ChallengeSweep()
-        for section, label in zip(probability[half], labels[half], strict=True):
-            sweep.add(section, label)
-        sweeps.append(getattr(sweep, metric)())
-    values = []
-    for own, other, half in ((sweeps[0], sweeps[1], halves[0]), (sweeps[1], sweeps[0], halves[1])):
-        row = int(np.flatnonzero(own.curve[:, 0] == other.threshold)[0])
-        values.append(own.curve[row, 1] * half.sum())
-    return float(sum(values) / len(labels))
+def score_validation(predictor: Predictor, data: FoldData, metric: ValidationMetric) -> float:
+    """A metric on the validation sections: V_rand and V_info `cross_fitted`, pixel metrics at 0.5."""
+    probability = np.stack(list(predictor.stream(data.validation_images)))
+    if metric == "v_rand" or metric == "v_info":
+        return cross_fitted(probability, data.validation_labels, metric)
+    return float(score_pixels(probability, data.validation_labels)[metric].mean())
 
 
 def _train_and_score(
@@ -193,29 +182,33 @@ def _train_and_score(
     seed: int,
     record: RunRecord,
     events: Events,
-) -> float:
+) -> tuple[float, ...]:
     import optuna
 
-    model, metric = settings.tuning.model, settings.tuning.metric
-    recipe = settings.recipe(model)
-    limit = settings.tuning.largest_gflop
-    if limit is not None and (size := gflop(settings, recipe.crop or max(source.images.shape[1:]))) > limit:
+    tuning = settings.tuning
+    recipe = settings.recipe(tuning.model)
+    size = gflop(settings, recipe.crop or max(source.images.shape[1:]))
+    if tuning.largest_gflop is not None and size > tuning.largest_gflop:
         trial.set_user_attr(STATUS, f"too large: {size:.1f} GFLOP per crop")
         raise optuna.TrialPruned
     reported = 0
 
     def after_epoch(own: RunRecord) -> None:
         nonlocal reported
-        for row in own.history()[reported:]:
-            reported = int(row["epoch"])
-            lower = metric in LOWER_IS_BETTER
-            trial.report(row["validation_pixel_error" if lower else "validation_dice"], reported)
+        history = own.history()
+        for number, row in enumerate(history[reported:], start=reported + 1):
+            reported = number
+            trial.set_user_attr(EPOCHS, number)
             events.epoch(trial, row)
-            if trial.should_prune() and reported < recipe.epochs:
+            if tuning.cost is not None:  # Optuna prunes by one objective only
+                continue
+            spent = number if tuning.resource == "epochs" else round(sum(r["seconds"] for r in history[:number]))
+            trial.report(row[f"validation_{tuning.metric}"], spent)
+            if trial.should_prune() and number < recipe.epochs:
                 raise optuna.TrialPruned
 
     try:
-        train_model(model, settings, source, augmented, fold, seed, record.folder, after_epoch=after_epoch)
+        train_model(tuning.model, settings, source, augmented, fold, seed, record.folder, after_epoch=after_epoch)
     except optuna.TrialPruned:
         record.update(status=FAILED, message="pruned")
         raise
@@ -229,7 +222,10 @@ def _train_and_score(
     predictor = Predictor(network, mode=recipe.prediction, test_time_augmentation=recipe.test_time_augmentation)
     if is_collapsed(next(predictor.stream(data.validation_images[:1]))[None]):
         trial.set_user_attr(STATUS, "collapsed")
-    return score_validation(predictor, data, metric)
+    quality = score_validation(predictor, data, tuning.metric)
+    if tuning.cost is None:
+        return (quality,)
+    return quality, size if tuning.cost == "gflop" else record.read()["training_seconds"]
 
 
 def _open_storage(name: str, url: str | None, heartbeat_seconds: int) -> Any:
@@ -263,14 +259,15 @@ def _database(url: str, heartbeat_seconds: int) -> Any:
 def _create(name: str, storage: Any, settings: Settings) -> optuna.Study:
     import optuna
 
-    lower = settings.tuning.metric in LOWER_IS_BETTER
+    tuning = settings.tuning
+    directions = ["minimize" if tuning.metric in LOWER_IS_BETTER else "maximize"]
     return optuna.create_study(
         study_name=name,
         storage=storage,
         pruner=optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=settings.tuning.minimum_epochs, reduction_factor=3, min_early_stopping_rate=0
+            min_resource=tuning.minimum_resource, reduction_factor=3, min_early_stopping_rate=0
         ),
-        direction="minimize" if lower else "maximize",
+        directions=directions if tuning.cost is None else [*directions, "minimize"],
         load_if_exists=True,
     )
 

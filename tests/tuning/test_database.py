@@ -78,7 +78,15 @@ run_worker(study, settings, source, Events(began=began))
 def test_three_workers_share_a_database_and_a_killed_ones_trial_is_retried(tiny_params, source_folder, database):
     values = read_yaml(tiny_params)
     space = {"learning_rate": {"low": 0.001, "high": 0.01, "log": True}}
-    tuning = {"model": "residual_unet", "metric": "dice", "trials": 12, "minimum_epochs": 4, "largest_gflop": None}
+    tuning = {
+        "model": "residual_unet",
+        "metric": "dice",
+        "trials": 12,
+        "cost": None,
+        "resource": "epochs",
+        "minimum_resource": 4,
+        "largest_gflop": None,
+    }
     values["tuning"] = tuning | {"space": space}
     merge(values, {"data": {"source": "cortex"}, "training": {"epochs": 12, "images_per_epoch": 16}})
     tiny_params.write_text(yaml.safe_dump(values, sort_keys=False))

@@ -36,7 +36,15 @@ SPACE = {
 def params(tiny_params, source_folder, store):
     """params.yaml of a small study of residual_unet, in a folder that has the data and is the current one."""
     values = read_yaml(tiny_params)
-    tuning = {"model": "residual_unet", "metric": "dice", "trials": 4, "minimum_epochs": 1, "largest_gflop": None}
+    tuning = {
+        "model": "residual_unet",
+        "metric": "dice",
+        "trials": 4,
+        "cost": None,
+        "resource": "epochs",
+        "minimum_resource": 1,
+        "largest_gflop": None,
+    }
     values["tuning"] = tuning | {"space": SPACE}
     merge(values, {"data": {"source": "cortex"}, "training": {"epochs": 2, "images_per_epoch": 4}})
     tiny_params.write_text(yaml.safe_dump(values, sort_keys=False))
