@@ -47,6 +47,7 @@ speed: environment
 	python -m benchmarks.separation
 	python -m benchmarks.augmentation
 	python -m benchmarks.training
+	python -m benchmarks.tuning
 	python -m benchmarks.prediction
 	python -m benchmarks.metrics
 	python -m benchmarks.volume

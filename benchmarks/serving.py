@@ -24,7 +24,7 @@ from emseg.settings import profile_values, validate_settings
 from emseg.tracking.registration import register_record
 from emseg.tracking.registry import registry_lock, set_champions
 from emseg.tracking.store import connect
-from emseg.training.run import load_or_make_augmented, split_of, train_model
+from emseg.training.run import load_or_make_augmented, train_model
 
 SIDE = 256
 PORT = 5118
@@ -41,7 +41,7 @@ def register_two(folder: Path) -> None:
         "models": {"residual_unet": {"network": {"base_channels": 16}}},
     }
     settings = validate_settings(profile_values(Path(), "best", changes), "")
-    augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
+    augmented = load_or_make_augmented(settings, source, "residual_unet", 0)
     client = connect()
     for seed in (0, 1):
         record = train_model("residual_unet", settings, source, augmented, 0, seed, folder / str(seed) / "training")

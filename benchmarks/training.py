@@ -22,7 +22,7 @@ from emseg.tracking.publish import live_mirror
 from emseg.training.cost import flop_per_crop
 from emseg.training.distributed import training_device
 from emseg.training.record import RunRecord
-from emseg.training.run import load_or_make_augmented, split_of, train_model
+from emseg.training.run import load_or_make_augmented, train_model
 
 MODELS = ("dmcn", "weighted_unet", "unet2", "residual_unet", "supervised_unet")
 STEPS = 24
@@ -57,7 +57,7 @@ def plain_step(model: str, settings: Settings, images: torch.Tensor, labels: tor
 
 def our_epoch(model: str, settings: Settings, source: Source) -> tuple[float, float]:
     """Seconds of the second epoch of a run, validation and checkpoint included, and of telling MLflow about it."""
-    augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
+    augmented = load_or_make_augmented(settings, source, model, 0)
     with tempfile.TemporaryDirectory() as folder, live_mirror() as mirror:
         trained, told = [], []
 

@@ -124,14 +124,14 @@ def train(
     from emseg.settings import load_settings
     from emseg.tracking.publish import live_mirror
     from emseg.training.record import run_name
-    from emseg.training.run import check_settings, load_or_make_augmented, split_of, train_model
+    from emseg.training.run import check_settings, load_or_make_augmented, train_model
 
     budget = [] if budget_minutes is None else [f"models.{model}.training.budget_minutes={budget_minutes}"]
     settings = load_settings(settings_file, [*(change or []), *budget])
     settings.recipe(model)
     source = load_source(settings.data.source)
     check_settings(settings, source, [model])
-    augmented = load_or_make_augmented(settings, source, split_of(settings, source, fold))
+    augmented = load_or_make_augmented(settings, source, model, fold)
     folder = folder or Path("runs/single") / run_name(model, fold, seed)
     with live_mirror() as mirror:
         train_model(
@@ -293,12 +293,14 @@ def tune(
     settings_file: Annotated[Path, typer.Option("--settings", help="Settings to use.")] = Path("params.yaml"),
     apply: Annotated[bool, typer.Option("--apply", help="Write the best trial to the settings as `tuned`.")] = False,
     trial: Annotated[int | None, typer.Option(help="With --apply: this trial instead, such as a cheaper one.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write what the study found to this folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Search what `tuning` in params.yaml names, on sections that are never tested on.
 
     Started again it goes on; started several times, here or elsewhere on one --storage, the workers share the study.
-    --apply trains nothing: it writes the best trial into params.yaml, for `dvc repro` to train beside the others.
+    --apply and --report train nothing: one writes the best trial into params.yaml, for `dvc repro` to train beside the
+    others, the other writes tables and figures.
 
     Examples:
 
@@ -316,6 +318,7 @@ def tune(
     from emseg.tracking.tuning import StudyMirror
     from emseg.tuning.figures import draw_study
     from emseg.tuning.progress import TrialLines
+    from emseg.tuning.report import write_study_report
     from emseg.tuning.result import apply_best, trials_table
     from emseg.tuning.study import POINT, Events, best_of, open_study, run_worker
 
@@ -327,6 +330,9 @@ def tune(
     study = open_study(settings, source, name, storage)
     if apply:
         print(apply_best(study, settings, settings_file, trial), end="")
+        return
+    if report:
+        print(write_study_report(study, settings, source, report))
         return
     objectives = [tuning.metric, *([tuning.cost] if tuning.cost else [])]
     mirror = StudyMirror(name, source.name, settings.protocol.name, objectives, tuning.model_dump(mode="json"))
@@ -346,7 +352,7 @@ def tune(
         trials_as_rows = json.loads(table.to_json(orient="records"))
         print(json.dumps({"study": name, "metric": tuning.metric, "best": found, "trials": trials_as_rows}, indent=2))
         return
-    print_table(f"study {name}, {tuning.metric} on validation sections", table.fillna("").astype(str))
+    print_table(f"study {name}, {tuning.metric} on validation sections", table.astype(object).fillna("").astype(str))
     if best:
         print(f"best {tuning.metric} {best.values[0]:.4f}: {best.user_attrs[POINT]}")
         print(f"`emseg tune --name {name} --apply` writes it to {settings_file}")

@@ -28,7 +28,7 @@ from emseg.reporting.evaluation import evaluate_record, evaluation_folder
 from emseg.settings import ProtocolName, Settings, merge, profile_values, validate_settings
 from emseg.training.bundle import pack_run
 from emseg.training.record import FINISHED, RunRecord, run_name
-from emseg.training.run import check_settings, load_or_make_augmented, split_of, train_model
+from emseg.training.run import check_settings, load_or_make_augmented, train_model
 from pipelines.stage import run_stage
 
 
@@ -100,7 +100,7 @@ def run_job(job: Job, settings: Settings, sources: Path, out: Path, deadline: fl
     """
     source = load_source(job.data, sources)
     check_settings(settings, source, [job.model])
-    augmented = load_or_make_augmented(settings, source, split_of(settings, source, job.fold))
+    augmented = load_or_make_augmented(settings, source, job.model, job.fold)
 
     def stop_in_time(record: RunRecord) -> None:
         if time.monotonic() > deadline and record.read()["status"] != FINISHED:

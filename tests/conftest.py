@@ -123,7 +123,7 @@ from emseg.training.run import load_or_make_augmented, split_of, train_model
 torch.set_num_threads(1)
 settings = load_settings(sys.argv[1])
 source = load_source("cortex", Path(sys.argv[2]))
-augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
+augmented = load_or_make_augmented(settings, source, "weighted_unet", 0)
 train_model("weighted_unet", settings, source, augmented, 0, 0, Path(sys.argv[3]))
 """
 

@@ -42,8 +42,8 @@ class AugmentedSet:
 
     @property
     def digest(self) -> str:
-        """Digest of every image, label and distance."""
-        return stack_digest(self.images, self.labels, self.separations)
+        """Digest of every image, label and distance; 'none' where there are no images."""
+        return stack_digest(self.images, self.labels, self.separations) if len(self.images) else "none"
 
 
 def augmented_identity(source: Source, split: Split, settings: AugmentedSetSettings) -> dict[str, Any]:
@@ -83,6 +83,19 @@ def make_augmented(source: Source, split: Split, settings: AugmentedSetSettings)
         made.sources[part] = np.asarray(sections)[sources]
         start = part.stop
     return made
+
+
+def no_augmented(source: Source, split: Split, settings: AugmentedSetSettings) -> AugmentedSet:
+    """The empty set of a run that warps every crop anew: nothing but the grey levels of its training sections."""
+    shape = (0, *source.images.shape[1:])
+    return AugmentedSet(
+        np.empty(shape, np.uint8),
+        np.empty(shape, bool),
+        np.empty(shape, np.float16),
+        np.empty(0, np.int64),
+        Normalization.of(source.images[list(split.training)]),
+        augmented_identity(source, split, settings),
+    )
 
 
 def write_augmented(folder: Path, augmented: AugmentedSet) -> None:

@@ -60,7 +60,7 @@ def measure_leak(
     tables, records = {}, []
     seen = []
     for protocol, variant in variants.items():
-        augmented = load_or_make_augmented(variant, source, split_of(variant, source, 0))
+        augmented = load_or_make_augmented(variant, source, model, 0)
         parts = []
         for seed in seeds:
             location = folder / protocol / run_name(model, 0, seed) / "training"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,11 +59,17 @@ class StudyMirror:
         """An epoch of a trial was validated."""
 
         def log() -> None:
+            from mlflow.entities import Metric
+
             assert self.client is not None
             run_id = self.children[trial.number]
-            for key, value in row.items():
-                if key == "train_loss" or key.startswith("validation_"):
-                    self.client.log_metric(run_id, key.replace("_", "/", 1), value, step=int(row["epoch"]))
+            now, step = int(time.time() * 1000), int(row["epoch"])
+            metrics = [
+                Metric(key.replace("_", "/", 1), value, now, step)
+                for key, value in row.items()
+                if key == "train_loss" or key.startswith("validation_")
+            ]
+            self.client.log_batch(run_id, metrics)
 
         self._attempt(log)
 

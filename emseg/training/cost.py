@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from typing import Any
 
 import torch
@@ -21,8 +23,14 @@ def flop_per_crop(model: str, network: dict[str, Any], height: int, width: int) 
         height: of the label crop, pixels; 'valid' networks see `margin` pixels more on each side.
         width: likewise.
     """
+    # Counting takes as long as a few steps, and a study asks again for every trial.
+    return _counted(model, json.dumps(network, sort_keys=True), height, width)
+
+
+@functools.cache
+def _counted(model: str, network: str, height: int, width: int) -> int:
     with torch.device("meta"):
-        layout = build_model(model, **network)
+        layout = build_model(model, **json.loads(network))
         border = 2 * layout.margin
         images = torch.empty(1, 1, height + border, width + border)
     with FlopCounterMode(display=False) as counter:

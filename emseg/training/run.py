@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emseg.data.augmented import AugmentedSet, FoldData, augmented_identity, fold_data, make_augmented, read_augmented
+from emseg.data.augmented import (
+    AugmentedSet,
+    FoldData,
+    augmented_identity,
+    fold_data,
+    make_augmented,
+    no_augmented,
+    read_augmented,
+)
 from emseg.data.normalization import grey_levels
 from emseg.data.protocol import Split, split_sections
 from emseg.data.separation import separation_distance
@@ -54,9 +62,13 @@ def augmented_folder(fold: int) -> Path:
     return AUGMENTED_FOLDER / f"fold{fold}"
 
 
-def load_or_make_augmented(settings: Settings, source: Source, split: Split) -> AugmentedSet:
-    """The pipeline's augmented set where it is the right one, else one made in memory."""
-    return _load_or_make(source, split, settings.augment)
+def load_or_make_augmented(settings: Settings, source: Source, model: str, fold: int) -> AugmentedSet:
+    """The augmented set that a model is trained on: the pipeline's where it is the right one, else one made in memory.
+
+    It is empty where the recipe warps every crop anew, unless the protocol tests on augmented images.
+    """
+    split = split_of(settings, source, fold)
+    return _load_or_make(source, split, settings.augment, settings.recipe(model).augmentation)
 
 
 def augmented_of_record(record: RunRecord, source: Source) -> AugmentedSet:
@@ -65,7 +77,7 @@ def augmented_of_record(record: RunRecord, source: Source) -> AugmentedSet:
     protocol = ProtocolSettings(**facts["settings"]["protocol"])
     split = split_sections(protocol, len(source.images), facts["fold"], len(source.test_labels))
     settings = AugmentedSetSettings(**facts["settings"]["augment"])
-    return _load_or_make(source, split, settings)
+    return _load_or_make(source, split, settings, facts["settings"]["training"]["augmentation"])
 
 
 def train_model(
@@ -199,7 +211,9 @@ def _training_images(
 _separations: dict[tuple[str, tuple[int, ...], float], np.ndarray] = {}
 
 
-def _load_or_make(source: Source, split: Split, settings: AugmentedSetSettings) -> AugmentedSet:
+def _load_or_make(source: Source, split: Split, settings: AugmentedSetSettings, augmentation: str) -> AugmentedSet:
+    if augmentation == "fresh" and not split.divides_augmented:
+        return no_augmented(source, split, settings)
     try:
         return read_augmented(augmented_folder(split.fold), augmented_identity(source, split, settings))
     except InputError:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
+_ENOUGH = 8
+"""Complete trials; the importance of parameters among fewer says nothing."""
+
+
 def draw_study(study: Study, folder: Path, metric: str, cost: str | None) -> list[Path]:
     """Draw history, importance, slices, parallel coordinates, learning curves, and the front of two objectives.
 
@@ -38,7 +42,6 @@ def draw_study(study: Study, folder: Path, metric: str, cost: str | None) -> lis
     quality = {"target": lambda trial: trial.values[0], "target_name": metric}
     figures: list[tuple[str, Callable[[], Any]]] = [
         ("history", lambda: draw.plot_optimization_history(study, **quality)),
-        ("importance", lambda: draw.plot_param_importances(study, **quality)),
         ("slice", lambda: draw.plot_slice(study, **quality)),
         ("parallel-coordinates", lambda: draw.plot_parallel_coordinate(study, **quality)),
     ]
@@ -46,6 +49,8 @@ def draw_study(study: Study, folder: Path, metric: str, cost: str | None) -> lis
         figures.append(("intermediate-values", lambda: draw.plot_intermediate_values(study)))
     else:
         figures.append(("pareto-front", lambda: draw.plot_pareto_front(study, target_names=[metric, cost])))
+    if shares := importance(study):
+        figures.append(("importance", lambda: _draw_importance(shares, metric)))
     if any({"w0", "sigma"} <= trial.params.keys() for trial in complete):
         figures.append(("weight-map", lambda: _draw_weight_maps(complete, metric)))
     files = []
@@ -62,6 +67,33 @@ def draw_study(study: Study, folder: Path, metric: str, cost: str | None) -> lis
             first.figure.savefig(files[-1], dpi=110, bbox_inches="tight")
     plt.close("all")
     return files
+
+
+def importance(study: Study) -> dict[str, float]:
+    """Share of every parameter in what makes a complete trial good (PED-ANOVA); empty where too few are complete."""
+    from optuna.importance import get_param_importances
+    from optuna.trial import TrialState
+
+    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < _ENOUGH:
+        return {}
+    # With a target the evaluator looks for what makes it low.
+    sign = -1 if study.directions[0].name == "MAXIMIZE" else 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return get_param_importances(study, target=lambda trial: sign * trial.values[0])
+        except (ValueError, RuntimeError):  # all trials alike
+            return {}
+
+
+def _draw_importance(shares: dict[str, float], metric: str) -> Axes:
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(figsize=(6, 0.5 + 0.4 * len(shares)))
+    names = list(shares)[::-1]
+    axes.barh(names, [shares[name] for name in names])
+    axes.set(xlabel="importance (PED-ANOVA)", title=f"what makes {metric} good among complete trials")
+    return axes
 
 
 def _draw_weight_maps(trials: list[FrozenTrial], metric: str) -> Axes:

@@ -78,7 +78,7 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
     front = {trial.number for trial in study.best_trials} if two else set()
     rows: list[dict[str, Any]] = []
     for trial in study.trials:
-        values = trial.values if trial.state.name == "COMPLETE" else [None, None]  # noqa: PD011
+        values = trial.values if trial.state.name == "COMPLETE" else [None, None]
         rows.append(
             {
                 "trial": trial.number,

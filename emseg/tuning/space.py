@@ -8,6 +8,7 @@ from emseg.errors import InputError
 from emseg.settings import RangeSettings, Settings, SpaceSettings, validate_settings
 from emseg.training.cost import flop_per_crop
 from emseg.training.run import check_settings
+from emseg.training.samples import crop_size
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -140,11 +141,12 @@ def check_space(settings: Settings, source: Source) -> None:
     check_settings(apply_point(settings, smallest), source, [model])
 
 
-def gflop(settings: Settings, side: int) -> float:
-    """GFLOP of one crop of (side, side) pixels, forward and backward, with the tuned model's network."""
-    entry = settings.models[settings.tuning.model]
-    name = entry.architecture or settings.tuning.model
-    return flop_per_crop(name, entry.network.overrides(), side, side) / 1e9
+def gflop(settings: Settings, source: Source) -> float:
+    """GFLOP of one crop, forward and backward, with the tuned model's network."""
+    model = settings.tuning.model
+    entry = settings.models[model]
+    height, width = crop_size(settings.recipe(model), source.images)
+    return flop_per_crop(entry.architecture or model, entry.network.overrides(), height, width) / 1e9
 
 
 def _draw(trial: Trial, name: str, values: RangeSettings) -> float:

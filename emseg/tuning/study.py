@@ -127,7 +127,7 @@ def run_worker(
     finished = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     fold = settings.protocol.folds[0]
     split = split_of(settings, source, fold)
-    augmented = load_or_make_augmented(settings, source, split)
+    augmented = load_or_make_augmented(settings, source, settings.tuning.model, fold)
     data = fold_data(source, split, augmented, seed)
     workers = [key for key in study.user_attrs if key.startswith("worker ")]
     study.set_user_attr(f"worker {uuid.uuid4().hex}", time.time())
@@ -141,7 +141,7 @@ def run_worker(
         point = suggest(trial, settings.tuning.space)
         trial.set_user_attr(POINT, point)
         own = apply_point(settings, point)
-        record = RunRecord(STUDIES / study.study_name / f"trial-{trial.number:04d}" / "training")
+        record = trial_record(study.study_name, trial.number)
         events.began(trial, point)
         return _train_and_score(trial, own, source, augmented, data, fold, seed, record, events)
 
@@ -162,6 +162,11 @@ def best_of(study: optuna.Study) -> FrozenTrial | None:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     choose = max if study.directions[0].name == "MAXIMIZE" else min
     return choose(complete, key=lambda trial: trial.values[0], default=None)
+
+
+def trial_record(study: str, number: int) -> RunRecord:
+    """The run record of a trial of a study, on the machine that trained it."""
+    return RunRecord(STUDIES / study / f"trial-{number:04d}" / "training")
 
 
 def score_validation(predictor: Predictor, data: FoldData, metric: ValidationMetric) -> float:
@@ -187,24 +192,25 @@ def _train_and_score(
 
     tuning = settings.tuning
     recipe = settings.recipe(tuning.model)
-    size = gflop(settings, recipe.crop or max(source.images.shape[1:]))
+    size = gflop(settings, source)
     if tuning.largest_gflop is not None and size > tuning.largest_gflop:
         trial.set_user_attr(STATUS, f"too large: {size:.1f} GFLOP per crop")
         raise optuna.TrialPruned
-    reported = 0
+    epochs, seconds, reported = 0, 0.0, -1
 
     def after_epoch(own: RunRecord) -> None:
-        nonlocal reported
-        history = own.history()
-        for number, row in enumerate(history[reported:], start=reported + 1):
-            reported = number
-            trial.set_user_attr(EPOCHS, number)
+        nonlocal epochs, seconds, reported
+        for row in own.history()[epochs:]:
+            epochs, seconds = epochs + 1, seconds + row["seconds"]
+            trial.set_user_attr(EPOCHS, epochs)
             events.epoch(trial, row)
-            if tuning.cost is not None:  # Optuna prunes by one objective only
+            spent = epochs if tuning.resource == "epochs" else round(seconds)
+            # Optuna prunes by one objective only, and takes one value per unit of the resource.
+            if tuning.cost is not None or spent == reported:
                 continue
-            spent = number if tuning.resource == "epochs" else round(sum(r["seconds"] for r in history[:number]))
+            reported = spent
             trial.report(row[f"validation_{tuning.metric}"], spent)
-            if trial.should_prune() and number < recipe.epochs:
+            if trial.should_prune() and epochs < recipe.epochs:
                 raise optuna.TrialPruned
 
     try:

@@ -11,7 +11,7 @@ from skimage.segmentation import watershed
 import emseg.metrics.challenge
 import emseg.metrics.segments
 from emseg.data.synthetic import make_synthetic
-from emseg.metrics import adapted_rand_error, thin_borders, v_info, v_rand, variation_of_information
+from emseg.metrics import adapted_rand_error, cross_fitted, thin_borders, v_info, v_rand, variation_of_information
 from emseg.metrics.challenge import ChallengeSweep, compare_segments
 
 segmentations = st.tuples(
@@ -243,6 +243,20 @@ def test_one_threshold_for_the_stack_and_streams():
     assert score.value == pytest.approx(np.mean(single))
     free = np.mean([v_rand(p, t).value for p, t in zip(probability, label, strict=True)])
     assert free >= score.value
+
+
+@pytest.mark.parametrize("metric", [v_rand, v_info])
+def test_cross_fitted_scores_each_half_at_the_best_threshold_of_the_other(metric, stack):
+    random = np.random.default_rng(0)
+    labels = stack[1][:5]
+    probability = np.clip(labels * 0.6 + random.random(labels.shape) * 0.4, 0, 1).astype(np.float32)
+    even, odd = np.arange(0, 5, 2), np.arange(1, 5, 2)
+    of_even = metric(probability[even], labels[even], metric(probability[odd], labels[odd]).threshold)
+    of_odd = metric(probability[odd], labels[odd], metric(probability[even], labels[even]).threshold)
+    expected = np.concatenate([of_even.per_section, of_odd.per_section]).mean()
+    assert cross_fitted(probability, labels, metric.__name__) == pytest.approx(expected)
+    single = metric(probability[:1], labels[:1])
+    assert cross_fitted(probability[:1], labels[:1], metric.__name__) == pytest.approx(single.value)
 
 
 def test_thicker_and_thinner_membranes_on_the_real_labels(isbi2012):

@@ -6,7 +6,7 @@ import pytest
 
 from emseg.reporting.evaluation import evaluate_record
 from emseg.training.record import RunRecord
-from emseg.training.run import load_or_make_augmented, split_of, train_model
+from emseg.training.run import load_or_make_augmented, train_model
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def evaluated(tmp_path, tmp_path_factory, tiny_settings, source, trained):
 
     def make(seed=0):
         if seed not in trained:
-            augmented = load_or_make_augmented(tiny_settings, source, split_of(tiny_settings, source, 0))
+            augmented = load_or_make_augmented(tiny_settings, source, "residual_unet", 0)
             folder = tmp_path_factory.mktemp("trained") / "run"
             record = train_model("residual_unet", tiny_settings, source, augmented, 0, seed, folder / "training")
             evaluate_record(record, source, augmented, with_figures=False)

@@ -13,13 +13,13 @@ from emseg.reporting.evaluation import evaluate_record, read_evaluation
 from emseg.tracking.publish import EVALUATION_TAG, RECORD_TAG, live_mirror, publish_record
 from emseg.tracking.summary import publish_records
 from emseg.training.record import RunRecord
-from emseg.training.run import load_or_make_augmented, split_of, train_model
+from emseg.training.run import load_or_make_augmented, train_model
 from emseg.training.trainer import TrainingDiverged
 
 
 @pytest.fixture
 def trained(tmp_path, tiny_settings, source):
-    augmented = load_or_make_augmented(tiny_settings, source, split_of(tiny_settings, source, 0))
+    augmented = load_or_make_augmented(tiny_settings, source, "weighted_unet", 0)
 
     def train(model="weighted_unet", seed=0, **options):
         folder = tmp_path / "runs" / f"{model}-{seed}" / "training"

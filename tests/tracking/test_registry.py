@@ -340,7 +340,7 @@ def test_lineage_leads_back_to_settings_that_train_the_same_weights(
     from safetensors.torch import load_file
 
     from emseg.settings import load_settings
-    from emseg.training.run import load_or_make_augmented, split_of, train_model
+    from emseg.training.run import load_or_make_augmented, train_model
 
     record = evaluated(seed=3)
     register_record(store, record)
@@ -351,7 +351,7 @@ def test_lineage_leads_back_to_settings_that_train_the_same_weights(
     assert found["weights_sha256"] in found["commands"][-1]
     write_settings(store, "1", tmp_path / "again.yaml", tiny_params.parent)
     again = load_settings(tmp_path / "again.yaml")
-    augmented = load_or_make_augmented(again, source, split_of(again, source, 0))
+    augmented = load_or_make_augmented(again, source, "residual_unet", 0)
     same = train_model("residual_unet", again, source, augmented, 0, 3, tmp_path / "again")
     first, second = load_file(record.weights_file), load_file(same.weights_file)
     assert all((first[name] == second[name]).all() for name in first)

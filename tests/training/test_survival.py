@@ -14,7 +14,7 @@ from emseg.data.sources import load_source
 from emseg.errors import InputError, RunError
 from emseg.settings import load_settings, merge, read_yaml
 from emseg.training.record import FINISHED, RunRecord
-from emseg.training.run import load_or_make_augmented, split_of, train_model
+from emseg.training.run import load_or_make_augmented, train_model
 
 # Children are forked from a process that has everything imported, so that a kill costs milliseconds, not seconds.
 KILLED_AT_RANDOM = """
@@ -29,7 +29,7 @@ from emseg.training.run import load_or_make_augmented, split_of, train_model
 torch.set_num_threads(1)
 settings = load_settings(sys.argv[1])
 source = load_source("cortex", Path(sys.argv[2]))
-augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
+augmented = load_or_make_augmented(settings, source, "weighted_unet", 0)
 folder, seed, kills = Path(sys.argv[3]), int(sys.argv[4]), 0
 random.seed(seed)
 for attempt in range(60):
@@ -62,7 +62,7 @@ def with_changes(params, **training):
 
 
 def train(settings, source, folder, seed=0, **options):
-    augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
+    augmented = load_or_make_augmented(settings, source, "weighted_unet", 0)
     return train_model("weighted_unet", settings, source, augmented, 0, seed, folder, **options)
 
 

@@ -8,13 +8,14 @@ import torch
 from safetensors.torch import load_file
 
 from emseg.errors import InputError
+from emseg.reporting.evaluation import evaluate_record
 from emseg.training.record import FAILED, FINISHED, RunRecord
-from emseg.training.run import load_or_make_augmented, split_of, train_model
+from emseg.training.run import augmented_of_record, load_or_make_augmented, train_model
 from emseg.training.trainer import TrainingDiverged
 
 
 def train(settings, source, folder, model="unet2", **options):
-    augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
+    augmented = load_or_make_augmented(settings, source, model, 0)
     return train_model(model, settings, source, augmented, 0, 0, folder, device=torch.device("cpu"), **options)
 
 
@@ -51,7 +52,7 @@ def test_same_seed_same_weights_and_another_seed_others(tmp_path, tiny_settings,
     again = train(tiny_settings, source, tmp_path / "again")
     assert same(weights(first), weights(again))
     assert [row["train_loss"] for row in first.history()] == [row["train_loss"] for row in again.history()]
-    augmented = load_or_make_augmented(tiny_settings, source, split_of(tiny_settings, source, 0))
+    augmented = load_or_make_augmented(tiny_settings, source, "unet2", 0)
     other = train_model("unet2", tiny_settings, source, augmented, 0, 1, tmp_path / "other")
     assert not same(weights(first), weights(other))
 
@@ -69,6 +70,18 @@ def changed(settings, **training):
     return settings.model_copy(update={"training": settings.training.model_copy(update=training)})
 
 
+def test_a_run_that_warps_every_crop_anew_makes_no_augmented_images(tmp_path, tiny_settings, source):
+    settings = changed(tiny_settings, augmentation="fresh")
+    assert not len(load_or_make_augmented(settings, source, "unet2", 0).images)
+    record = train(settings, source, tmp_path / "run")
+    assert record.read()["status"] == FINISHED
+    assert record.read()["augmented_digest"] == "none"
+    scored = evaluate_record(record, source, augmented_of_record(record, source))
+    stored = train(tiny_settings, source, tmp_path / "stored")
+    assert record.read()["grey_levels"] == stored.read()["grey_levels"]
+    assert set(scored) == set(evaluate_record(stored, source, augmented_of_record(stored, source)))
+
+
 def test_divergence_stops_with_a_sentence_and_keeps_the_last_good_weights(tmp_path, tiny_settings, source):
     settings = changed(tiny_settings, epochs=40)
     kept = {}
@@ -79,7 +92,7 @@ def test_divergence_stops_with_a_sentence_and_keeps_the_last_good_weights(tmp_pa
             poisoned.append(True)
 
     poisoned = []
-    augmented = load_or_make_augmented(settings, source, split_of(settings, source, 0))
+    augmented = load_or_make_augmented(settings, source, "unet2", 0)
     import emseg.training.run as run
 
     honest = run.make_loss

@@ -2,25 +2,27 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 import yaml
 
-from emseg.data.augmented import fold_data
 from emseg.errors import InputError
-from emseg.metrics import v_rand
 from emseg.settings import load_settings, merge, read_yaml
-from emseg.training.run import load_or_make_augmented, split_of
+from emseg.training.record import RunRecord
+from emseg.training.run import split_of
 from emseg.tuning.result import apply_best, trials_table
-from emseg.tuning.space import apply_point, starting_points, suggest
-from emseg.tuning.study import Events, open_study, run_worker, score_validation
+from emseg.tuning.space import apply_point, gflop, starting_points, suggest
+from emseg.tuning.study import Events, open_study, run_worker
 
 SPACE = {
     "base_channels": {"low": 2, "high": 4, "step": 2},
@@ -88,31 +90,6 @@ def test_the_current_settings_and_the_studys_come_first(settings):
     assert len(points) == len({json.dumps(point, sort_keys=True) for point in points})
 
 
-def test_the_objective_uses_for_each_half_the_threshold_of_the_other(settings, source):
-    data = fold_data(
-        source,
-        split_of(settings, source, 0),
-        load_or_make_augmented(settings, source, split_of(settings, source, 0)),
-        0,
-    )
-    random = np.random.default_rng(0)
-
-    class Guess:
-        def stream(self, images):
-            for label in data.validation_labels:
-                yield np.clip(label * 0.6 + random.random(label.shape) * 0.4, 0, 1).astype(np.float32)
-
-    guess = Guess()
-    probability = np.stack(list(guess.stream(None)))
-    random = np.random.default_rng(0)
-    value = score_validation(guess, data, "v_rand")
-    # Two validation sections: each half is one of them.
-    sections = [(probability[[z]], data.validation_labels[[z]]) for z in (0, 1)]
-    thresholds = [v_rand(*section).threshold for section in sections]
-    expected = [v_rand(*sections[0], thresholds[1]).value, v_rand(*sections[1], thresholds[0]).value]
-    assert value == pytest.approx(np.mean(expected))
-
-
 def test_a_study_runs_resumes_and_is_seen_in_mlflow(params, store, emseg):
     def tune(*arguments):
         return emseg("tune", "--settings", params, *arguments)
@@ -149,8 +126,6 @@ def test_a_study_runs_resumes_and_is_seen_in_mlflow(params, store, emseg):
     assert after.benchmark[-1] == "tuned"
     assert len(params.read_text().splitlines()) > len(before.splitlines())
     assert emseg("train", "tuned", "--settings", params)[0] == 0
-    from emseg.training.record import RunRecord
-
     assert RunRecord.open("runs/single/tuned-fold0-seed0").load_network()
 
 
@@ -168,6 +143,81 @@ def test_comments_and_order_of_params_survive(params, settings, source):
     assert not [line for line in removed if "tuned" in line]
     assert load_settings(params).models["tuned"].architecture == "residual_unet"
     assert not list(params.parent.glob(".params*"))
+
+
+def test_two_objectives_have_a_front_and_a_cheaper_trial_can_be_applied(params, settings, source, store, emseg):
+    changed(params, metric="v_info", cost="gflop", trials=6)
+    code, out, err = emseg("tune", "--settings", params, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    trials = [trial for trial in found["trials"] if trial["state"] == "complete"]
+    assert len(trials) == 6  # two objectives are not pruned
+    for trial in trials:
+        beaten = [
+            other
+            for other in trials
+            if other["value"] >= trial["value"]
+            and other["cost"] <= trial["cost"]
+            and (other["value"], other["cost"]) != (trial["value"], trial["cost"])
+        ]
+        assert trial["front"] == (not beaten)
+        # Four times the arithmetic for twice the channels, but for the first and last convolution.
+        smallest = min(t["cost"] for t in trials if t["base_channels"] == 2)
+        assert trial["base_channels"] == 2 or 2 < trial["cost"] / smallest < 4
+    assert found["best"]["value"] == pytest.approx(max(trial["value"] for trial in trials))
+    experiment = store.get_experiment_by_name("cortex-heldout-tuning")
+    runs = store.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "emseg.study" in run.data.tags]
+    assert parent.data.metrics["v_info"] == pytest.approx(found["best"]["value"])
+    assert all("gflop" in run.data.metrics for run in runs)
+    assert "figures/pareto-front.png" in {file.path for file in store.list_artifacts(parent.info.run_id, "figures")}
+    cheapest = min(trials, key=lambda trial: trial["cost"])
+    code, _, err = emseg("tune", "--settings", params, "--apply", "--trial", cheapest["trial"])
+    assert code == 0, err
+    assert load_settings(params).models["tuned"].network.base_channels == cheapest["base_channels"]
+    code, _, err = emseg("tune", "--settings", params, "--apply", "--trial", 99)
+    assert code == 2
+    assert "trial 99 of study cortex-residual_unet is not complete" in err
+
+
+def test_the_searched_metric_is_what_pruning_and_the_kept_epoch_look_at(params, source):
+    settings = changed(params, metric="v_rand", trials=1)
+    study = open_study(settings, source, "judged")
+    run_worker(study, settings, source, Events())
+    record = RunRecord.open(Path("runs/tuning/judged/trial-0000"))
+    history = {int(row["epoch"]): row["validation_v_rand"] for row in record.history()}
+    assert study.trials[0].intermediate_values == history
+    assert history[record.read()["best_epoch"]] == max(history.values())
+    assert study.trials[0].value == pytest.approx(max(history.values()))
+
+
+def test_the_report_counts_what_was_trained_and_what_pruning_saved(params, source, emseg, tmp_path):
+    changed(params, metric="v_info", trials=6)
+    assert emseg("tune", "--settings", params)[0] == 0
+    code, out, err = emseg("tune", "--settings", params, "--report", tmp_path / "report")
+    assert code == 0, err
+    text = Path(out.strip()).read_text()
+    trials = pd.read_csv(tmp_path / "report" / "trials.csv")
+    best = trials[trials["state"] == "complete"]["value"].max()
+    assert f"v_info {best:.4f}" in text
+    assert "6 trials:" in text
+    # Two channels cost a quarter of four, nearly: count by hand from the trials' epochs.
+    settings = load_settings(params)
+    cost = {c: gflop(apply_point(settings, {"base_channels": c}), source) for c in (2, 4)}
+    spent = sum(cost[row.base_channels] * row.epochs for row in trials.itertuples())
+    whole = sum(cost[row.base_channels] * 2 for row in trials.itertuples())
+    assert f"pruning saved {1 - spent / whole:.0%}" in text
+    for figure in re.findall(r"\((.+?\.png)\)", text):
+        assert (tmp_path / "report" / figure).stat().st_size > 1000
+
+
+def test_pruning_can_count_seconds(params, source):
+    settings = changed(params, resource="seconds", minimum_resource=1, trials=1)
+    study = open_study(settings, source, "seconds")
+    run_worker(study, settings, source, Events())
+    record = RunRecord.open(Path("runs/tuning/seconds/trial-0000"))
+    seconds = np.cumsum([row["seconds"] for row in record.history()])
+    assert set(study.trials[0].intermediate_values) == {round(second) for second in seconds}
 
 
 def test_the_tested_sections_are_not_seen(settings, source):

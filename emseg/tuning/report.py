@@ -1,0 +1,168 @@
+"""A study as a report: what was searched, what it cost, what was found, and what the weight map was worth.
+
+study.md     what a reader wants to know
+trials.csv   a row per trial
+*.png        figures
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from scipy import stats
+
+from emseg.data.sources import Source
+from emseg.errors import InputError
+from emseg.files import write_text
+from emseg.reporting.leaderboard import markdown_table
+from emseg.settings import Settings
+from emseg.training.run import split_of
+from emseg.tuning.figures import draw_study, importance
+from emseg.tuning.result import trials_table
+from emseg.tuning.space import apply_point, gflop
+from emseg.tuning.study import EPOCHS, POINT, best_of, trial_record
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+_SHOWN = 10
+_NUMBERS = ("w0", "sigma", "learning_rate", "weight_decay", "augmentation_strength", "base_channels", "depth")
+
+
+def write_study_report(study: Study, settings: Settings, source: Source, folder: Path) -> Path:
+    """Write the report of a study; returns study.md.
+
+    Args:
+        study: of `open_study`.
+        settings: that it was opened with.
+        source: likewise.
+        folder: where the report goes.
+
+    Raises:
+        InputError: no trial is complete.
+    """
+    best = best_of(study)
+    if best is None:
+        raise InputError(f"study {study.study_name} has no complete trial yet; run `emseg tune`")
+    tuning = settings.tuning
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = draw_study(study, folder, tuning.metric, tuning.cost)
+    table = trials_table(study)
+    write_text(folder / "trials.csv", table.to_csv(index=False, float_format="%.6g"))
+    parts = [
+        f"# Study {study.study_name}",
+        _what_was_searched(study, settings, source),
+        "## What it cost\n\n" + _cost(study, settings, source),
+        "## What was found\n\n" + _best(best, study, tuning.metric) + "\n\n" + _top(table, study),
+    ]
+    if tuning.cost is None and tuning.resource == "epochs":
+        parts.append("## At equal budget\n\n" + _first_rung(study, tuning.minimum_resource, tuning.metric))
+    parts.append("## Figures\n\n" + "\n\n".join(f"![{file.stem}]({file.name})" for file in figures))
+    write_text(folder / "study.md", "\n\n".join(parts) + "\n")
+    return folder / "study.md"
+
+
+def trial_tflop(trial: FrozenTrial, settings: Settings, source: Source, epochs: int | None = None) -> float:
+    """TFLOP of the convolutions a trial trained, or would have in so many epochs."""
+    own = apply_point(settings, trial.user_attrs[POINT])
+    trained = trial.user_attrs.get(EPOCHS, 0) if epochs is None else epochs
+    return gflop(own, source) * trained * own.recipe(settings.tuning.model).images_per_epoch / 1e3
+
+
+def _what_was_searched(study: Study, settings: Settings, source: Source) -> str:
+    tuning, protocol = settings.tuning, settings.protocol
+    recipe, split = settings.recipe(tuning.model), split_of(settings, source, protocol.folds[0])
+    space = tuning.space.model_dump(exclude_none=True)
+    lineage = trial_record(study.study_name, 0).read()["lineage"]
+    commit = str(lineage["git_commit"])[:10] + (" with uncommitted changes" if lineage["git_dirty"] else "")
+    searched = pd.DataFrame([{"parameter": name, "values": _values(values)} for name, values in space.items()])
+    return (
+        f"`{tuning.model}` on {source.name} (data digest {source.digest}), protocol {protocol.name}: trained on "
+        f"{len(split.training)} sections, judged by {tuning.metric} on {len(split.validation)} validation sections "
+        f"({split.validation[0]} to {split.validation[-1]}), the {len(split.test)} tested sections unseen. A trial "
+        f"trains at most {recipe.epochs} epochs of {recipe.images_per_epoch} crops of {recipe.crop} pixels. "
+        f"{lineage['device']}, torch {lineage['packages']['torch']}, commit {commit}.\n\n{markdown_table(searched)}"
+    )
+
+
+def _values(values: Any) -> str:
+    if isinstance(values, dict):
+        scale = ", logarithmic" if values.get("log") else f", step {values['step']:g}" if values.get("step") else ""
+        return f"{values['low']:g} to {values['high']:g}{scale}"
+    return ", ".join(map(str, values))
+
+
+def _cost(study: Study, settings: Settings, source: Source) -> str:
+    trials = [trial for trial in study.trials if trial.state.is_finished() and POINT in trial.user_attrs]
+    epochs = settings.recipe(settings.tuning.model).epochs
+    # What is too large is not trained at all, with or without pruning.
+    trained = [trial for trial in trials if trial.user_attrs.get(EPOCHS)]
+    spent = sum(trial_tflop(trial, settings, source) for trial in trained)
+    whole = sum(trial_tflop(trial, settings, source, epochs) for trial in trained)
+    states = pd.Series([trial.state.name.lower() for trial in trials]).value_counts()
+    counted = ", ".join(f"{count} {state}" for state, count in states.items())
+    seconds = sum(trial.duration.total_seconds() for trial in trials if trial.duration)
+    workers = {(w["host"], w["process"]) for trial in trials if (w := trial.user_attrs.get("worker"))}
+    begun = min(trial.datetime_start for trial in trials if trial.datetime_start)
+    ended = max(trial.datetime_complete for trial in trials if trial.datetime_complete)
+    return (
+        f"{len(trials)} trials: {counted}; {len(trials) - len(trained)} of them too large to be trained. "
+        f"{(ended - begun).total_seconds() / 60:.0f} minutes from first to last, {seconds / 60:.0f} minutes of "
+        f"{len(workers)} worker{'s' if len(workers) > 1 else ''}. {spent:.0f} TFLOP of convolutions; the same trials "
+        f"to the end would have been {whole:.0f}, so pruning saved {1 - spent / whole:.0%}."
+    )
+
+
+def _best(best: FrozenTrial, study: Study, metric: str) -> str:
+    point = ", ".join(f"{name} {_number(value)}" for name, value in best.user_attrs[POINT].items())
+    text = f"Best is trial {best.number}, {metric} {best.values[0]:.4f}: {point}."
+    first = study.trials[0]
+    if first.state.name == "COMPLETE":
+        text += f" The settings it began with (trial 0): {first.values[0]:.4f}."
+    importances = importance(study)
+    if not importances:
+        return text
+    shares = ", ".join(f"{name} {share:.2f}" for name, share in importances.items())
+    return f"{text} Importance among complete trials (PED-ANOVA): {shares}."
+
+
+def _top(table: pd.DataFrame, study: Study) -> str:
+    complete = table[table["state"] == "complete"]
+    ranked = complete.sort_values("value", ascending=study.directions[0].name == "MINIMIZE").head(_SHOWN)
+    shown = ranked.drop(columns=["state", "status"]).map(_number)
+    return f"The best {len(shown)} of {len(complete)} complete trials:\n\n{markdown_table(shown)}"
+
+
+def _first_rung(study: Study, epochs: int, metric: str) -> str:
+    """Every trial that was trained reached the first rung, so there all of them compare."""
+    reached = [trial for trial in study.trials if epochs in trial.intermediate_values]
+    values = pd.DataFrame([trial.user_attrs[POINT] | {"value": trial.intermediate_values[epochs]} for trial in reached])
+    text = f"{metric} of all {len(reached)} trained trials after {epochs} epochs, before any was pruned."
+    lower = study.directions[0].name == "MINIMIZE"
+    for name in ("loss", "dropout"):
+        if name in values:
+            grouped = values.groupby(values[name].astype(str))["value"]
+            best = grouped.min() if lower else grouped.max()
+            table = pd.DataFrame({"trials": grouped.count(), "median": grouped.median(), "best": best}).reset_index()
+            text += f"\n\n{markdown_table(table.map(_number))}"
+    correlations = []
+    for name in _NUMBERS:
+        known = values.dropna(subset=[name]) if name in values else values.iloc[:0]
+        if len(known) > 2 and known[name].nunique() > 1:
+            found = stats.spearmanr(known[name], known["value"])
+            correlations.append(
+                {"parameter": name, "trials": len(known), "rank correlation": found.statistic, "p": found.pvalue}
+            )
+    if correlations:
+        table = pd.DataFrame(correlations).map(_number)
+        text += f"\n\nSpearman's rank correlation with {metric}:\n\n{markdown_table(table)}"
+    return text
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:.4g}"
+    return str(value)
