@@ -319,7 +319,7 @@ def tune(
     from emseg.tuning.figures import draw_study
     from emseg.tuning.progress import TrialLines
     from emseg.tuning.report import write_study_report
-    from emseg.tuning.result import apply_best, trials_table
+    from emseg.tuning.result import apply_best, as_text, trials_table
     from emseg.tuning.study import POINT, Events, best_of, open_study, run_worker
 
     limit = [] if trials is None else [f"tuning.trials={trials}"]
@@ -352,7 +352,7 @@ def tune(
         trials_as_rows = json.loads(table.to_json(orient="records"))
         print(json.dumps({"study": name, "metric": tuning.metric, "best": found, "trials": trials_as_rows}, indent=2))
         return
-    print_table(f"study {name}, {tuning.metric} on validation sections", table.astype(object).fillna("").astype(str))
+    print_table(f"study {name}, {tuning.metric} on validation sections", as_text(table))
     if best:
         print(f"best {tuning.metric} {best.values[0]:.4f}: {best.user_attrs[POINT]}")
         print(f"`emseg tune --name {name} --apply` writes it to {settings_file}")

@@ -20,7 +20,7 @@ from emseg.reporting.leaderboard import markdown_table
 from emseg.settings import Settings
 from emseg.training.run import split_of
 from emseg.tuning.figures import draw_study, importance
-from emseg.tuning.result import trials_table
+from emseg.tuning.result import as_text, trials_table
 from emseg.tuning.space import apply_point, gflop
 from emseg.tuning.study import EPOCHS, POINT, best_of, trial_record
 
@@ -117,7 +117,8 @@ def _cost(study: Study, settings: Settings, source: Source) -> str:
 
 
 def _best(best: FrozenTrial, study: Study, metric: str) -> str:
-    point = ", ".join(f"{name} {_number(value)}" for name, value in best.user_attrs[POINT].items())
+    readable = as_text(pd.DataFrame([best.user_attrs[POINT]])).iloc[0]
+    point = ", ".join(f"{name} {value}" for name, value in readable.items())
     text = f"Best is trial {best.number}, {metric} {best.values[0]:.4f}: {point}."
     first = study.trials[0]
     if first.state.name == "COMPLETE":
@@ -132,8 +133,8 @@ def _best(best: FrozenTrial, study: Study, metric: str) -> str:
 def _top(table: pd.DataFrame, study: Study) -> str:
     complete = table[table["state"] == "complete"]
     ranked = complete.sort_values("value", ascending=study.directions[0].name == "MINIMIZE").head(_SHOWN)
-    shown = ranked.drop(columns=["state", "status"]).map(_number)
-    return f"The best {len(shown)} of {len(complete)} complete trials:\n\n{markdown_table(shown)}"
+    shown = ranked.drop(columns=["state", "status"])
+    return f"The best {len(shown)} of {len(complete)} complete trials:\n\n{markdown_table(as_text(shown))}"
 
 
 def _first_rung(study: Study, epochs: int, metric: str) -> str:
@@ -147,7 +148,7 @@ def _first_rung(study: Study, epochs: int, metric: str) -> str:
             grouped = values.groupby(values[name].astype(str))["value"]
             best = grouped.min() if lower else grouped.max()
             table = pd.DataFrame({"trials": grouped.count(), "median": grouped.median(), "best": best}).reset_index()
-            text += f"\n\n{markdown_table(table.map(_number))}"
+            text += f"\n\n{markdown_table(as_text(table))}"
     correlations = []
     for name in _NUMBERS:
         known = values.dropna(subset=[name]) if name in values else values.iloc[:0]
@@ -157,12 +158,6 @@ def _first_rung(study: Study, epochs: int, metric: str) -> str:
                 {"parameter": name, "trials": len(known), "rank correlation": found.statistic, "p": found.pvalue}
             )
     if correlations:
-        table = pd.DataFrame(correlations).map(_number)
+        table = as_text(pd.DataFrame(correlations))
         text += f"\n\nSpearman's rank correlation with {metric}:\n\n{markdown_table(table)}"
     return text
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float):
-        return "" if pd.isna(value) else f"{value:.4g}"
-    return str(value)

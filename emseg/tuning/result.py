@@ -54,6 +54,10 @@ def apply_best(study: optuna.Study, settings: Settings, path: Path, number: int 
     yaml.preserve_quotes = True
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
+    # ruamel would turn every null of the file into nothing.
+    yaml.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     before = path.read_text(encoding="utf-8")
     values = yaml.load(before)
     values["models"][TUNED] = {key: value for key, value in entry.items() if value not in (None, {})}
@@ -90,4 +94,10 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
                 **trial.user_attrs.get(POINT, {}),
             }
         )
-    return pd.DataFrame(rows)
+    # Whole numbers stay whole beside trials that lack them.
+    return pd.DataFrame(rows).convert_dtypes()
+
+
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table to print: four digits, nothing where there is nothing."""
+    return table.map(lambda value: "" if pd.isna(value) else f"{value:.4g}" if isinstance(value, float) else str(value))

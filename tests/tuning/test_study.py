@@ -139,6 +139,7 @@ def test_comments_and_order_of_params_survive(params, settings, source):
     after = params.read_text()
     assert after.startswith("# first\n")
     assert "# after the key" in after
+    assert after.count(": null") == text.count(": null")
     removed = [line for line in diff.splitlines() if line.startswith("-") and not line.startswith("---")]
     assert not [line for line in removed if "tuned" in line]
     assert load_settings(params).models["tuned"].architecture == "residual_unet"
