@@ -7,6 +7,7 @@ import os
 import socket
 import time
 import uuid
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,8 +67,8 @@ def open_study(
             long is dead, and its trial is tried again.
 
     Raises:
-        InputError: the settings cannot work, or the study of this name searches something else.
-        RunError: the storage cannot be reached or written.
+        InputError: the settings cannot work, the study of this name searches something else, or the storage cannot be
+            reached or written.
     """
     import optuna
     from optuna.exceptions import StorageInternalError
@@ -91,7 +92,7 @@ def open_study(
         study = _create(name, _open_storage(name, storage_url, heartbeat_seconds), settings)
     except (OSError, ImportError, SQLAlchemyError, StorageInternalError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise RunError(f"the storage {storage_url or STUDIES / name} cannot be used ({reason})") from error
+        raise InputError(f"the storage {storage_url or STUDIES / name} cannot be used ({reason})") from error
     known = study.user_attrs.get(_IDENTITY)
     if known is None:
         study.set_user_attr(_IDENTITY, identity)
@@ -253,13 +254,16 @@ def _open_storage(name: str, url: str | None, heartbeat_seconds: int) -> Any:
 
 def _database(url: str, heartbeat_seconds: int) -> Any:
     import optuna
+    from optuna.exceptions import ExperimentalWarning
 
-    return optuna.storages.RDBStorage(
-        url,
-        heartbeat_interval=heartbeat_seconds,
-        grace_period=3 * heartbeat_seconds,
-        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=2),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # the heartbeat
+        return optuna.storages.RDBStorage(
+            url,
+            heartbeat_interval=heartbeat_seconds,
+            grace_period=3 * heartbeat_seconds,
+            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=2),
+        )
 
 
 def _create(name: str, storage: Any, settings: Settings) -> optuna.Study:

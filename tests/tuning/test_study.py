@@ -262,11 +262,17 @@ def test_bad_studies_are_one_sentence_and_leave_nothing(params, source, tuning, 
     assert not (params.parent / "runs").exists()
 
 
-def test_a_storage_that_cannot_be_reached_is_one_sentence(params, settings, source):
-    from emseg.errors import RunError
-
-    with pytest.raises(RunError, match="cannot be used"):
-        open_study(settings, source, "away", "sqlite:////nowhere/at/all.db")
+@pytest.mark.parametrize("storage", ["sqlite:////nowhere/at/all.db", "postgresql+psycopg://lab@127.0.0.1:9/none", None])
+def test_a_storage_that_cannot_be_used_is_one_sentence(params, emseg, storage):
+    if storage is None:
+        (params.parent / "runs").mkdir()
+        (params.parent / "runs/tuning").write_text("in the way of the journal's folder")
+    before = sorted(params.parent.rglob("*"))
+    code, _, err = emseg("tune", "--settings", params, *(["--storage", storage] if storage else []))
+    assert code == 2
+    assert "cannot be used" in err
+    assert err.count("\n") == 1
+    assert sorted(params.parent.rglob("*")) == before
 
 
 def test_trials_that_diverge_or_are_too_large_do_not_end_the_study(params, source, monkeypatch):
