@@ -345,7 +345,7 @@ def tune(
     run_worker(study, settings, source, Events(mirror.began, mirror.epoch, ended), seed)
     best = best_of(study)
     with tempfile.TemporaryDirectory() as folder:
-        mirror.finish(best, draw_study(study, Path(folder), tuning.metric, tuning.cost))
+        mirror.finish(best, draw_study(study, Path(folder), tuning))
     table = trials_table(study)
     if as_json:
         found = {"trial": best.number, "value": best.values[0], "point": best.user_attrs[POINT]} if best else None

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emseg.settings import TuningSettings
+from emseg.tuning.result import at_equal_budget
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from optuna import Study
@@ -17,14 +20,13 @@ _ENOUGH = 8
 """Complete trials; the importance of parameters among fewer says nothing."""
 
 
-def draw_study(study: Study, folder: Path, metric: str, cost: str | None) -> list[Path]:
-    """Draw history, importance, slices, parallel coordinates, learning curves, and the front of two objectives.
+def draw_study(study: Study, folder: Path, tuning: TuningSettings) -> list[Path]:
+    """Draw history, importance, slices, parallel coordinates, weight maps, and learning curves or the Pareto front.
 
     Args:
         study: to draw.
         folder: gets a PNG each.
-        metric: the name of what is searched for.
-        cost: of the second objective, if there is one.
+        tuning: what the study searches.
 
     Returns:
         The files; none before two trials are complete.
@@ -39,7 +41,10 @@ def draw_study(study: Study, folder: Path, metric: str, cost: str | None) -> lis
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < 2:
         return []
-    quality = {"target": lambda trial: trial.values[0], "target_name": metric}
+    metric, cost = tuning.metric, tuning.cost
+    quality: dict[str, Any] = {"target_name": metric}
+    if cost is not None:
+        quality["target"] = lambda trial: trial.values[0]
     figures: list[tuple[str, Callable[[], Any]]] = [
         ("history", lambda: draw.plot_optimization_history(study, **quality)),
         ("slice", lambda: draw.plot_slice(study, **quality)),
@@ -51,8 +56,10 @@ def draw_study(study: Study, folder: Path, metric: str, cost: str | None) -> lis
         figures.append(("pareto-front", lambda: draw.plot_pareto_front(study, target_names=[metric, cost])))
     if shares := importance(study):
         figures.append(("importance", lambda: _draw_importance(shares, metric)))
-    if any({"w0", "sigma"} <= trial.params.keys() for trial in complete):
-        figures.append(("weight-map", lambda: _draw_weight_maps(complete, metric)))
+    when, compared = at_equal_budget(study, tuning.resource)
+    if any({"w0", "sigma"} <= trial.params.keys() for trial, _ in compared):
+        figures.append(("weight-map", lambda: _draw_weight_maps(compared, f"{metric} {when}", best)))
+    best = max if study.directions[0].name == "MAXIMIZE" else min
     files = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -96,26 +103,26 @@ def _draw_importance(shares: dict[str, float], metric: str) -> Axes:
     return axes
 
 
-def _draw_weight_maps(trials: list[FrozenTrial], metric: str) -> Axes:
-    """w0 against sigma of the complete trials, coloured by the metric; the dashed line is the best without a map."""
+def _draw_weight_maps(
+    compared: list[tuple[FrozenTrial, float]], value_name: str, best: Callable[[list[float]], float]
+) -> Axes:
     import matplotlib.pyplot as plt
 
-    weighted = [trial for trial in trials if {"w0", "sigma"} <= trial.params.keys()]
+    weighted = [(trial.params, value) for trial, value in compared if {"w0", "sigma"} <= trial.params.keys()]
+    plain = [value for trial, value in compared if not {"w0", "sigma"} <= trial.params.keys()]
     _, axes = plt.subplots(figsize=(6, 4.5))
     points = axes.scatter(
-        [trial.params["sigma"] for trial in weighted],
-        [trial.params["w0"] for trial in weighted],
-        c=[trial.values[0] for trial in weighted],
+        [params["sigma"] for params, _ in weighted],
+        [params["w0"] for params, _ in weighted],
+        c=[value for _, value in weighted],
         s=80,
         edgecolors="black",
     )
     axes.set(xlabel="sigma, pixels", ylabel="w0", yscale="log", title="trials with a weight map")
-    bar = axes.figure.colorbar(points, label=f"{metric} on validation sections")
-    plain = [trial.values[0] for trial in trials if trial not in weighted]
+    bar = axes.figure.colorbar(points, label=value_name)
     if plain:
-        best = max(plain)
-        low, high = bar.mappable.get_clim()
-        bar.mappable.set_clim(min(low, best), max(high, best))
-        bar.ax.axhline(best, color="red", linestyle="--")
+        values = [value for _, value in weighted] + [best(plain)]
+        points.set_clim(min(values), max(values))
+        bar.ax.axhline(best(plain), color="red", linewidth=2)
         axes.set_title("trials with a weight map; red: the best without one")
     return axes

@@ -17,10 +17,10 @@ from emseg.data.sources import Source
 from emseg.errors import InputError
 from emseg.files import write_text
 from emseg.reporting.leaderboard import markdown_table
-from emseg.settings import Settings
+from emseg.settings import Settings, TuningSettings
 from emseg.training.run import split_of
 from emseg.tuning.figures import draw_study, importance
-from emseg.tuning.result import as_text, trials_table
+from emseg.tuning.result import as_text, at_equal_budget, trials_table
 from emseg.tuning.space import apply_point, gflop
 from emseg.tuning.study import EPOCHS, POINT, best_of, trial_record
 
@@ -49,7 +49,7 @@ def write_study_report(study: Study, settings: Settings, source: Source, folder:
         raise InputError(f"study {study.study_name} has no complete trial yet; run `emseg tune`")
     tuning = settings.tuning
     folder.mkdir(parents=True, exist_ok=True)
-    figures = draw_study(study, folder, tuning.metric, tuning.cost)
+    figures = draw_study(study, folder, tuning)
     table = trials_table(study)
     write_text(folder / "trials.csv", table.to_csv(index=False, float_format="%.6g"))
     parts = [
@@ -58,8 +58,7 @@ def write_study_report(study: Study, settings: Settings, source: Source, folder:
         "## What it cost\n\n" + _cost(study, settings, source),
         "## What was found\n\n" + _best(best, study, tuning.metric) + "\n\n" + _top(table, study),
     ]
-    if tuning.cost is None and tuning.resource == "epochs":
-        parts.append("## At equal budget\n\n" + _first_rung(study, tuning.minimum_resource, tuning.metric))
+    parts.append("## At equal budget\n\n" + _equal_budget(study, tuning))
     parts.append("## Figures\n\n" + "\n\n".join(f"![{file.stem}]({file.name})" for file in figures))
     write_text(folder / "study.md", "\n\n".join(parts) + "\n")
     return folder / "study.md"
@@ -137,11 +136,10 @@ def _top(table: pd.DataFrame, study: Study) -> str:
     return f"The best {len(shown)} of {len(complete)} complete trials:\n\n{markdown_table(as_text(shown))}"
 
 
-def _first_rung(study: Study, epochs: int, metric: str) -> str:
-    """Every trial that was trained reached the first rung, so there all of them compare."""
-    reached = [trial for trial in study.trials if epochs in trial.intermediate_values]
-    values = pd.DataFrame([trial.user_attrs[POINT] | {"value": trial.intermediate_values[epochs]} for trial in reached])
-    text = f"{metric} of all {len(reached)} trained trials after {epochs} epochs, before any was pruned."
+def _equal_budget(study: Study, tuning: TuningSettings) -> str:
+    when, compared = at_equal_budget(study, tuning.resource)
+    values = pd.DataFrame([trial.user_attrs[POINT] | {"value": value} for trial, value in compared])
+    text = f"{tuning.metric} {when} of {len(compared)} trials, pruned or not."
     lower = study.directions[0].name == "MINIMIZE"
     for name in ("loss", "dropout"):
         if name in values:
@@ -159,5 +157,5 @@ def _first_rung(study: Study, epochs: int, metric: str) -> str:
             )
     if correlations:
         table = as_text(pd.DataFrame(correlations))
-        text += f"\n\nSpearman's rank correlation with {metric}:\n\n{markdown_table(table)}"
+        text += f"\n\nSpearman's rank correlation with {tuning.metric}:\n\n{markdown_table(table)}"
     return text

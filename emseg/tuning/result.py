@@ -18,6 +18,7 @@ from emseg.tuning.study import EPOCHS, POINT, STATUS, best_of
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 TUNED = "tuned"
 
@@ -96,6 +97,26 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
         )
     # Whole numbers stay whole beside trials that lack them.
     return pd.DataFrame(rows).convert_dtypes()
+
+
+def at_equal_budget(study: optuna.Study, resource: str) -> tuple[str, list[tuple[FrozenTrial, float]]]:
+    """When all trials compare, and each with its metric then.
+
+    Pruned trials compare with the others at the last value that all of them reported, which is at the first rung;
+    where that is not the same moment for all, or nothing was reported, only complete trials compare, at the end.
+    """
+    from optuna.trial import TrialState
+
+    trained = [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        if trial.intermediate_values
+    ]
+    rung = min((max(trial.intermediate_values) for trial in trained), default=None)
+    if rung is not None and all(rung in trial.intermediate_values for trial in trained):
+        return f"after {rung} {resource}", [(trial, trial.intermediate_values[rung]) for trial in trained]
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return "at the end", [(trial, trial.values[0]) for trial in complete]
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
