@@ -139,8 +139,8 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 NOTE = (
     "Mean over test sections, 95 % bootstrap interval over sections in brackets. Models of one group cannot be told "
-    "apart by V_rand (paired bootstrap over sections and seeds, Holm-corrected, 5 %). V_rand, V_info and warping error "
-    "use the threshold chosen on validation sections, pixel metrics 0.5. "
+    "apart by V_rand (paired bootstrap over sections and seeds, Holm-corrected, 5 %). V_rand and V_info each use the "
+    "threshold at which it is best on validation sections, warping error that of V_rand, pixel metrics 0.5. "
     "Rows marked study are the reference study's, whose protocol tests on warped copies of training sections: "
     "an upper bound, comparable only with protocol paper."
 )

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 RECORD_TAG = "emseg.record_id"
 EVALUATION_TAG = "emseg.evaluation"
-_THRESHOLDS = {"chosen_on_validation": "threshold", "oracle": "oracle_threshold"}
+_THRESHOLDS = {
+    "chosen_on_validation": "threshold",
+    "v_info_chosen_on_validation": "v_info_threshold",
+    "oracle": "oracle_threshold",
+}
 _STATUS = {FINISHED: "FINISHED", FAILED: "FAILED"}
 
 
