@@ -22,7 +22,7 @@ from emseg.training.run import split_of
 from emseg.tuning.figures import draw_study, importance
 from emseg.tuning.result import as_text, at_equal_budget, trials_table
 from emseg.tuning.space import apply_point, gflop
-from emseg.tuning.study import EPOCHS, POINT, best_of, trial_record
+from emseg.tuning.study import EPOCHS, POINT, best_of, workers_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -75,15 +75,18 @@ def _what_was_searched(study: Study, settings: Settings, source: Source) -> str:
     tuning, protocol = settings.tuning, settings.protocol
     recipe, split = settings.recipe(tuning.model), split_of(settings, source, protocol.folds[0])
     space = tuning.space.model_dump(exclude_none=True)
-    lineage = trial_record(study.study_name, 0).read()["lineage"]
-    commit = str(lineage["git_commit"])[:10] + (" with uncommitted changes" if lineage["git_dirty"] else "")
+    machines = {
+        f"{worker['device']}, torch {worker['packages']['torch']}, commit {str(worker['git_commit'])[:10]}"
+        + (" with uncommitted changes" if worker["git_dirty"] else "")
+        for worker in workers_of(study)
+    }
     searched = pd.DataFrame([{"parameter": name, "values": _values(values)} for name, values in space.items()])
     return (
         f"`{tuning.model}` on {source.name} (data digest {source.digest}), protocol {protocol.name}: trained on "
         f"{len(split.training)} sections, judged by {tuning.metric} on {len(split.validation)} validation sections "
         f"({split.validation[0]} to {split.validation[-1]}), the {len(split.test)} tested sections unseen. A trial "
         f"trains at most {recipe.epochs} epochs of {recipe.images_per_epoch} crops of {recipe.crop} pixels. "
-        f"{lineage['device']}, torch {lineage['packages']['torch']}, commit {commit}.\n\n{markdown_table(searched)}"
+        f"{'; '.join(sorted(machines))}.\n\n{markdown_table(searched)}"
     )
 
 
@@ -104,13 +107,13 @@ def _cost(study: Study, settings: Settings, source: Source) -> str:
     states = pd.Series([trial.state.name.lower() for trial in trials]).value_counts()
     counted = ", ".join(f"{count} {state}" for state, count in states.items())
     seconds = sum(trial.duration.total_seconds() for trial in trials if trial.duration)
-    workers = {(w["host"], w["process"]) for trial in trials if (w := trial.user_attrs.get("worker"))}
+    workers = len(workers_of(study))
     begun = min(trial.datetime_start for trial in trials if trial.datetime_start)
     ended = max(trial.datetime_complete for trial in trials if trial.datetime_complete)
     return (
         f"{len(trials)} trials: {counted}; {len(trials) - len(trained)} of them too large to be trained. "
         f"{(ended - begun).total_seconds() / 60:.0f} minutes from first to last, {seconds / 60:.0f} minutes of "
-        f"{len(workers)} worker{'s' if len(workers) > 1 else ''}. {spent:.0f} TFLOP of convolutions; the same trials "
+        f"{workers} worker{'s' if workers > 1 else ''}. {spent:.0f} TFLOP of convolutions; the same trials "
         f"to the end would have been {whole:.0f}, so pruning saved {1 - spent / whole:.0%}."
     )
 

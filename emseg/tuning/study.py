@@ -24,6 +24,8 @@ from emseg.inference import Predictor
 from emseg.metrics.challenge import cross_fitted
 from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_pixels
 from emseg.settings import LEAKING_PROTOCOLS, Settings, ValidationMetric
+from emseg.training.distributed import training_device
+from emseg.training.lineage import describe_lineage
 from emseg.training.record import FAILED, RunRecord
 from emseg.training.run import load_or_make_augmented, split_of, train_model
 from emseg.training.trainer import TrainingDiverged
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 STUDIES = Path("runs/tuning")
 _CREATION_ATTEMPTS = 3
 _IDENTITY = "emseg.identity"
+_WORKER = "worker "
 POINT = "point"
 """User attribute of a trial: its values by name."""
 EPOCHS = "epochs"
@@ -130,8 +133,8 @@ def run_worker(
     split = split_of(settings, source, fold)
     augmented = load_or_make_augmented(settings, source, settings.tuning.model, fold)
     data = fold_data(source, split, augmented, seed)
-    workers = [key for key in study.user_attrs if key.startswith("worker ")]
-    study.set_user_attr(f"worker {uuid.uuid4().hex}", time.time())
+    workers = workers_of(study)
+    study.set_user_attr(f"{_WORKER}{uuid.uuid4().hex}", describe_lineage(training_device()))
     study.sampler = optuna.samplers.TPESampler(
         seed=int(np.random.SeedSequence((seed, len(workers))).generate_state(1)[0])
     )
@@ -142,7 +145,7 @@ def run_worker(
         point = suggest(trial, settings.tuning.space)
         trial.set_user_attr(POINT, point)
         own = apply_point(settings, point)
-        record = trial_record(study.study_name, trial.number)
+        record = RunRecord(STUDIES / study.study_name / f"trial-{trial.number:04d}" / "training")
         events.began(trial, point)
         return _train_and_score(trial, own, source, augmented, data, fold, seed, record, events)
 
@@ -165,9 +168,9 @@ def best_of(study: optuna.Study) -> FrozenTrial | None:
     return choose(complete, key=lambda trial: trial.values[0], default=None)
 
 
-def trial_record(study: str, number: int) -> RunRecord:
-    """The run record of a trial of a study, on the machine that trained it."""
-    return RunRecord(STUDIES / study / f"trial-{number:04d}" / "training")
+def workers_of(study: optuna.Study) -> list[dict[str, Any]]:
+    """Commit, device and packages of every worker that has worked on a study."""
+    return [value for key, value in study.user_attrs.items() if key.startswith(_WORKER)]
 
 
 def score_validation(predictor: Predictor, data: FoldData, metric: ValidationMetric) -> float:
