@@ -176,8 +176,8 @@ def _ablation_text(table: pd.DataFrame) -> str:
         verdicts.setdefault(verdict, []).append(str(change))
     sentences = [f"{verdict}: {', '.join(changes)}." for verdict, changes in verdicts.items()]
     return (
-        "## What each ingredient is worth\n\nEffect of one change on a recipe with a smaller budget: changed minus "
-        "unchanged, same sections and seeds, 95 % interval over sections and seeds.\n\n"
+        "## What each ingredient is worth\n\nEffect of one change of a recipe: changed minus unchanged, same "
+        "sections and seeds, 95 % interval over sections and seeds.\n\n"
         f"{markdown_table(wide)}\n\n{' '.join(sentences)}"
     )
 
