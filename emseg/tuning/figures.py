@@ -51,7 +51,7 @@ def draw_study(study: Study, folder: Path, tuning: TuningSettings) -> list[Path]
         ("parallel-coordinates", lambda: draw.plot_parallel_coordinate(study, **quality)),
     ]
     if cost is None:
-        figures.append(("intermediate-values", lambda: draw.plot_intermediate_values(study)))
+        figures.append(("learning-curves", lambda: _draw_learning_curves(study, tuning)))
     else:
         figures.append(("pareto-front", lambda: draw.plot_pareto_front(study, target_names=[metric, cost])))
     if shares := importance(study):
@@ -71,9 +71,37 @@ def draw_study(study: Study, folder: Path, tuning: TuningSettings) -> list[Path]
                 continue
             first = axes.flat[0] if hasattr(axes, "flat") else axes
             files.append(folder / f"{name}.png")
+            if name == "parallel-coordinates":  # a column per parameter, whose labels would run into each other
+                first.figure.set_size_inches(11, 4.8)
             first.figure.savefig(files[-1], dpi=110, bbox_inches="tight")
     plt.close("all")
     return files
+
+
+def _draw_learning_curves(study: Study, tuning: TuningSettings) -> Axes:
+    """The metric of every trial while it trained: pruned ones grey, complete ones blue, the best one red."""
+    import matplotlib.pyplot as plt
+
+    from emseg.tuning.study import best_of
+
+    _, axes = plt.subplots(figsize=(7, 4.5))
+    best = best_of(study)
+    looks = {"pruned": ("0.6", 1.0), "complete": ("tab:blue", 1.5), "best": ("tab:red", 2.5)}
+    shown = set()
+    for trial in sorted(study.get_trials(deepcopy=False), key=lambda trial: trial.state.name, reverse=True):
+        kind = "best" if best and trial.number == best.number else trial.state.name.lower()
+        if kind not in looks or not trial.intermediate_values:
+            continue
+        colour, width = looks[kind]
+        label = None if kind in shown else f"trial {trial.number}, the best" if kind == "best" else kind
+        shown.add(kind)
+        steps = list(trial.intermediate_values)
+        axes.plot(
+            steps, list(trial.intermediate_values.values()), color=colour, linewidth=width, marker=".", label=label
+        )
+    axes.set(xlabel=tuning.resource, ylabel=f"{tuning.metric} on validation sections", title=study.study_name)
+    axes.legend()
+    return axes
 
 
 def importance(study: Study) -> dict[str, float]:
