@@ -335,7 +335,8 @@ def tune(
         print(write_study_report(study, settings, source, report))
         return
     objectives = [tuning.metric, *([tuning.cost] if tuning.cost else [])]
-    mirror = StudyMirror(name, source.name, settings.protocol.name, objectives, tuning.model_dump(mode="json"))
+    described = tuning.model_dump(mode="json") | {"data_digest": source.digest}
+    mirror = StudyMirror(name, source.name, settings.protocol.name, objectives, described)
     lines = TrialLines(tuning.trials, tuning.metric)
 
     def ended(study: Any, trial: Any) -> None:
