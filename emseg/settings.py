@@ -161,6 +161,8 @@ class ModelSettings(_Settings):
     architecture: str | None = None
     """The catalog's name of the network, where the model goes by another one, such as `tuned`."""
     loss: Literal["bce", "weighted_bce", "bce_dice"]
+    dice_weight: float = Field(default=1.0, ge=0)
+    """Of Dice beside half the cross-entropy in bce_dice; the study's is 1."""
     weight_map: WeightMapSettings | None = None
     network: NetworkSettings = NetworkSettings()
     training: dict[str, Any] = {}
@@ -214,6 +216,8 @@ class SpaceSettings(_Settings):
     dropout: list[Literal["off", "study"] | float] | None = Field(default=None, min_length=1)
     """`study`: the catalog's rates, which rise with depth; a number: that rate everywhere."""
     loss: list[Literal["bce", "weighted_bce", "bce_dice"]] | None = Field(default=None, min_length=1)
+    dice_weight: RangeSettings | None = None
+    """Searched only where the loss is bce_dice."""
     w0: RangeSettings | None = None
     """Searched only where the loss is weighted_bce; so is sigma."""
     sigma: RangeSettings | None = None

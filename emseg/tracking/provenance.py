@@ -67,7 +67,7 @@ def write_settings(client: MlflowClient, reference: str, path: Path, project: Pa
     """
     facts = _record(find_version(client, reference))
     settings, model = facts["settings"], facts["model"]
-    entry = {key: settings.get(key) for key in ("architecture", "loss", "weight_map", "network")}
+    entry = {key: settings.get(key) for key in ("architecture", "loss", "dice_weight", "weight_map", "network")}
     values = read_yaml(project / "params.yaml") | {
         "data": {"source": facts["dataset"]},
         "protocol": settings["protocol"],

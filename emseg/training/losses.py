@@ -20,12 +20,12 @@ def binary_cross_entropy(
     return F.binary_cross_entropy_with_logits(logits, labels, weight=weights)
 
 
-def bce_dice(logits: torch.Tensor, labels: torch.Tensor, smooth: float = 1.0) -> torch.Tensor:
-    """0.5 BCE - Dice with Dice = (2 sum p t + smooth) / (sum p + sum t + smooth) over the batch."""
+def bce_dice(logits: torch.Tensor, labels: torch.Tensor, dice_weight: float = 1.0, smooth: float = 1.0) -> torch.Tensor:
+    """0.5 BCE - dice_weight Dice, with Dice = (2 sum p t + smooth) / (sum p + sum t + smooth) over the batch."""
     probability = torch.sigmoid(logits)
     overlap = 2 * (probability * labels).sum() + smooth
     dice = overlap / (probability.sum() + labels.sum() + smooth)
-    return 0.5 * binary_cross_entropy(logits, labels) - dice
+    return 0.5 * binary_cross_entropy(logits, labels) - dice_weight * dice
 
 
 def border_weights(
@@ -43,7 +43,7 @@ def border_weights(
     return class_weight + settings.w0 * torch.exp(-(separation**2) / (2 * settings.sigma**2))
 
 
-def make_loss(name: str, weight_map: WeightMapSettings | None, interior_share: float) -> Loss:
+def make_loss(name: str, weight_map: WeightMapSettings | None, interior_share: float, dice_weight: float = 1.0) -> Loss:
     """The loss of a recipe: `bce`, `weighted_bce` (needs `weight_map` and distances) or `bce_dice`."""
 
     def weighted_bce(logits: torch.Tensor, labels: torch.Tensor, separation: torch.Tensor | None) -> torch.Tensor:
@@ -54,5 +54,5 @@ def make_loss(name: str, weight_map: WeightMapSettings | None, interior_share: f
     if name == "weighted_bce":
         return weighted_bce
     if name == "bce_dice":
-        return lambda logits, labels, _: bce_dice(logits, labels)
+        return lambda logits, labels, _: bce_dice(logits, labels, dice_weight)
     return lambda logits, labels, _: binary_cross_entropy(logits, labels)

@@ -134,6 +134,7 @@ def train_model(
             "architecture": architecture,
             "network": entry.network.overrides(),
             "loss": entry.loss,
+            "dice_weight": entry.dice_weight,
             "weight_map": entry.weight_map.model_dump() if entry.weight_map else None,
             "training": recipe.model_dump(),
             "protocol": settings.protocol.model_dump(),
@@ -179,7 +180,7 @@ def train_model(
         Trainer(
             network,
             samples,
-            make_loss(entry.loss, entry.weight_map, float(labels.mean())),
+            make_loss(entry.loss, entry.weight_map, float(labels.mean()), entry.dice_weight),
             (data.validation_images, data.validation_labels),
             recipe,
             record,

@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _SHOWN = 10
-_NUMBERS = ("w0", "sigma", "learning_rate", "weight_decay", "augmentation_strength", "base_channels", "depth")
+_NUMBERS = (
+    "w0",
+    "sigma",
+    "dice_weight",
+    "learning_rate",
+    "weight_decay",
+    "augmentation_strength",
+    "base_channels",
+    "depth",
+)
 
 
 def write_study_report(study: Study, settings: Settings, source: Source, folder: Path) -> Path:

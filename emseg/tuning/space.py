@@ -16,29 +16,31 @@ if TYPE_CHECKING:
     from emseg.data.sources import Source
 
 _WHOLE = ("base_channels", "depth")
+_LOSS_OF = {"w0": "weighted_bce", "sigma": "weighted_bce", "dice_weight": "bce_dice"}
+"""Parameters that one loss alone has."""
 _STUDY = (
     {"loss": "bce", "dropout": "off"},
     {"loss": "weighted_bce", "dropout": "study", "w0": 10.0, "sigma": 5.0},
     {"loss": "bce", "dropout": "study"},
-    {"loss": "bce_dice", "dropout": "study"},
+    {"loss": "bce_dice", "dropout": "study", "dice_weight": 1.0},
 )
 """What the study's four models (unet1, weighted_unet, dmcn, unet2) chose of what can be searched."""
 
 
 def suggest(trial: Trial, space: SpaceSettings) -> dict[str, Any]:
-    """Draw one point of the space; w0 and sigma only where the loss has a weight map."""
+    """Draw one point of the space; what belongs to one loss alone only where that is drawn."""
     drawn: dict[str, Any] = {}
     for name, values in space.model_dump(exclude_none=True).items():
-        if name in ("w0", "sigma"):
+        if name in _LOSS_OF:
             continue
         if isinstance(values, list):
             drawn[name] = trial.suggest_categorical(name, values)
         else:
             drawn[name] = _draw(trial, name, getattr(space, name))
-    if drawn.get("loss") == "weighted_bce" or (space.loss is None and (space.w0 or space.sigma)):
-        for name in ("w0", "sigma"):
-            if (values := getattr(space, name)) is not None:
-                drawn[name] = _draw(trial, name, values)
+    for name, loss in _LOSS_OF.items():
+        # Without a choice of losses the model's own is the one that they belong to.
+        if (values := getattr(space, name)) is not None and drawn.get("loss", loss) == loss:
+            drawn[name] = _draw(trial, name, values)
     return drawn
 
 
@@ -78,6 +80,8 @@ def point_values(settings: Settings, point: dict[str, Any], name: str | None = N
     # The epoch that is kept, and what pruning looks at, are judged by what is searched for.
     entry["training"]["select_metric"] = settings.tuning.metric
     entry["loss"] = point.get("loss", entry["loss"])
+    if "dice_weight" in point:
+        entry["dice_weight"] = float(point["dice_weight"])
     entry.pop("weight_map", None)
     if entry["loss"] == "weighted_bce":
         shared = settings.weight_map.model_dump()
@@ -102,6 +106,7 @@ def starting_points(settings: Settings) -> list[dict[str, Any]]:
         "depth": entry.network.depth,
         "dropout": "study" if dropout is None else "off" if dropout == 0 else dropout,
         "loss": entry.loss,
+        "dice_weight": entry.dice_weight,
         "learning_rate": recipe.learning_rate,
         "weight_decay": recipe.weight_decay,
         "augmentation_strength": recipe.augmentation_strength,
@@ -110,8 +115,8 @@ def starting_points(settings: Settings) -> list[dict[str, Any]]:
     points: list[dict[str, Any]] = []
     for point in (current, *(current | study for study in _STUDY)):
         held = {name: value for name, value in point.items() if _holds(space, name, value)}
-        if held.get("loss", entry.loss) != "weighted_bce":
-            held = {name: value for name, value in held.items() if name not in ("w0", "sigma")}
+        loss = held.get("loss", entry.loss)
+        held = {name: value for name, value in held.items() if _LOSS_OF.get(name, loss) == loss}
         if held and held not in points:
             points.append(held)
     return points
@@ -131,8 +136,9 @@ def check_space(settings: Settings, source: Source) -> None:
             f"not {recipe.augmentation}: stored images are warped once"
         )
     losses = space.loss or [settings.models[model].loss]
-    if (space.w0 or space.sigma) and "weighted_bce" not in losses:
-        raise InputError("tuning.space: w0 and sigma need weighted_bce among the losses")
+    for name, loss in _LOSS_OF.items():
+        if getattr(space, name) and loss not in losses:
+            raise InputError(f"tuning.space.{name} needs {loss} among the losses")
     for name in _WHOLE:
         values = getattr(space, name)
         if values is not None and any(value != int(value) for value in (values.low, values.high, values.step or 1)):
