@@ -167,7 +167,9 @@ def _ablation_text(table: pd.DataFrame) -> str:
     for change, rows in table.groupby("change", sort=False):
         effects = [_effect(row) for row in rows.itertuples()]
         verdict = (
-            "Makes something worse"
+            "Makes something better and something else worse"
+            if {-1, 1} <= set(effects)
+            else "Makes something worse"
             if -1 in effects
             else "Makes something better and nothing worse"
             if 1 in effects

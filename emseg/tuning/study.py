@@ -83,8 +83,8 @@ def open_study(
     check_space(settings, source)
     tuning = settings.tuning
     # Settings that workers of one study may differ in say nothing about what it searches.
-    described = json.loads(tuning.model_dump_json(exclude={"trials"}))
-    recipe = settings.recipe(tuning.model).model_dump()
+    described = json.loads(tuning.model_dump_json(exclude={"trials"}, exclude_none=True))
+    recipe = settings.recipe(tuning.model).model_dump(exclude_none=True)
     identity = {
         "tuning": described,
         "data": source.digest,
