@@ -25,7 +25,7 @@ from emseg.tuning.report import trial_tflop
 from emseg.tuning.space import suggest
 from emseg.tuning.study import EPOCHS, Events, best_of, open_study, run_worker, score_validation
 
-TRIALS = 24
+TRIALS = 16
 
 
 def small_study(source: str) -> Settings:
@@ -33,10 +33,10 @@ def small_study(source: str) -> Settings:
     changes = {
         "data": {"source": source},
         "protocol": {"validation": 4},
-        "training": {"epochs": 9, "images_per_epoch": 48, "crop": 128, "warmup_epochs": 0.5},
+        "training": {"epochs": 12, "images_per_epoch": 48, "crop": 128, "warmup_epochs": 0.5},
         "tuning": {
             "trials": TRIALS,
-            "minimum_resource": 1,
+            "minimum_resource": 3,
             "largest_gflop": None,
             "space": {"base_channels": {"low": 4, "high": 12, "step": 4}, "depth": {"low": 2, "high": 3, "step": 1}},
         },

@@ -196,8 +196,7 @@ def _train_and_score(
 
     tuning = settings.tuning
     recipe = settings.recipe(tuning.model)
-    size = gflop(settings, source)
-    if tuning.largest_gflop is not None and size > tuning.largest_gflop:
+    if tuning.largest_gflop is not None and (size := gflop(settings, source)) > tuning.largest_gflop:
         trial.set_user_attr(STATUS, f"too large: {size:.1f} GFLOP per crop")
         raise optuna.TrialPruned
     epochs, seconds, reported = 0, 0.0, -1
@@ -235,7 +234,7 @@ def _train_and_score(
     quality = score_validation(predictor, data, tuning.metric)
     if tuning.cost is None:
         return (quality,)
-    return quality, size if tuning.cost == "gflop" else record.read()["training_seconds"]
+    return quality, gflop(settings, source) if tuning.cost == "gflop" else record.read()["training_seconds"]
 
 
 def _open_storage(name: str, url: str | None, heartbeat_seconds: int) -> Any:
