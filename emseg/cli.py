@@ -322,6 +322,8 @@ def tune(
     from emseg.tuning.result import apply_best, as_text, trials_table
     from emseg.tuning.study import POINT, Events, best_of, open_study, run_worker
 
+    if trial is not None and not apply:
+        raise InputError("--trial goes with --apply")
     limit = [] if trials is None else [f"tuning.trials={trials}"]
     settings = load_settings(settings_file, [*(change or []), *limit])
     source = load_source(settings.data.source)

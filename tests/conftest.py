@@ -119,7 +119,7 @@ import sys, torch
 from pathlib import Path
 from emseg.data.sources import load_source
 from emseg.settings import load_settings
-from emseg.training.run import load_or_make_augmented, split_of, train_model
+from emseg.training.run import load_or_make_augmented, train_model
 torch.set_num_threads(1)
 settings = load_settings(sys.argv[1])
 source = load_source("cortex", Path(sys.argv[2]))

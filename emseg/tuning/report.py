@@ -66,9 +66,9 @@ def write_study_report(study: Study, settings: Settings, source: Source, folder:
         _what_was_searched(study, settings, source),
         "## What it cost\n\n" + _cost(study, settings, source),
         "## What was found\n\n" + _best(best, study, tuning.metric) + "\n\n" + _top(table, study),
+        "## At equal budget\n\n" + _equal_budget(study, tuning),
+        "## Figures\n\n" + "\n\n".join(f"![{file.stem}]({file.name})" for file in figures),
     ]
-    parts.append("## At equal budget\n\n" + _equal_budget(study, tuning))
-    parts.append("## Figures\n\n" + "\n\n".join(f"![{file.stem}]({file.name})" for file in figures))
     write_text(folder / "study.md", "\n\n".join(parts) + "\n")
     return folder / "study.md"
 

@@ -25,7 +25,7 @@ from mlflow import MlflowClient
 from emseg.data.sources import load_source
 from emseg.settings import load_settings
 from emseg.tracking.publish import live_mirror
-from emseg.training.run import load_or_make_augmented, split_of, train_model
+from emseg.training.run import load_or_make_augmented, train_model
 torch.set_num_threads(1)
 settings = load_settings(sys.argv[1])
 source = load_source("cortex", Path(sys.argv[2]))

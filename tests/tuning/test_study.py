@@ -185,6 +185,7 @@ def test_two_objectives_have_a_front_and_a_cheaper_trial_can_be_applied(params, 
     code, _, err = emseg("tune", "--settings", params, "--apply", "--trial", cheapest["trial"])
     assert code == 0, err
     assert load_settings(params).models["tuned"].network.base_channels == cheapest["base_channels"]
+    assert emseg("tune", "--settings", params, "--trial", 0)[0] == 2
     code, _, err = emseg("tune", "--settings", params, "--apply", "--trial", 99)
     assert code == 2
     assert "trial 99 of study cortex-residual_unet is not complete" in err
