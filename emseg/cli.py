@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emseg.errors import InputError, RunError
+from emseg.settings import CellMethod
 
 if TYPE_CHECKING:
     from emseg.data.sources import Progress
@@ -152,13 +153,18 @@ def train(
 @app.command()
 def evaluate(
     record: Annotated[Path, typer.Argument(help="Run folder.")],
+    cells: Annotated[
+        CellMethod | None, typer.Option(help="How cells are told apart; default: as the run's recipe says.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a run on its test sections: scores.csv, metrics.json and pictures in its evaluation folder.
 
-    Example:
+    Examples:
 
         emseg evaluate runs/single/unet2-fold0-seed0
+
+        emseg evaluate runs/single/unet2-fold0-seed0 --cells agglomeration
     """
     from emseg.data.sources import load_source
     from emseg.metrics.scoring import ALL_METRICS
@@ -168,15 +174,13 @@ def evaluate(
 
     run = RunRecord.open(record)
     source = load_source(run.read()["dataset"])
-    metrics = evaluate_record(run, source, augmented_of_record(run, source))
+    metrics = evaluate_record(run, source, augmented_of_record(run, source), cells=cells)
     if as_json:
         print(json.dumps(metrics, indent=2))
         return
     print(f"{run.name}, protocol {metrics['protocol']}{' (leaks)' if metrics['leaks'] else ''}")
-    print(
-        f"  threshold {metrics['threshold']} for cells (chosen on validation), {metrics['pixel_threshold']} for pixels"
-    )
-    for name in ALL_METRICS:
+    print(f"  cells by {metrics['cells']} at {metrics['threshold']}, pixels at {metrics['pixel_threshold']}")
+    for name in [name for name in ALL_METRICS if name in metrics]:
         print(f"  {name:20} {metrics[name]['mean']:.4f}  [{metrics[name]['low']:.4f}, {metrics[name]['high']:.4f}]")
     print(f"in {evaluation_folder(run)}")
 

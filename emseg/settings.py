@@ -14,6 +14,7 @@ ProtocolName = Literal["paper", "heldout", "kfold", "official"]
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 ValidationMetric = Literal["v_rand", "v_info", "iou", "dice", "pixel_error"]
 """V_rand and V_info at a threshold chosen on the other half of the validation sections, the others at 0.5."""
+CellMethod = Literal["threshold", "agglomeration"]
 LEAKING_PROTOCOLS = ("paper",)
 """Protocols whose test images are warped copies of training sections: upper bounds, not generalisation."""
 
@@ -153,6 +154,9 @@ class RecipeSettings(_Settings):
     select_metric: ValidationMetric
     prediction: Literal["auto", "overlap_tile", "average", "resize"]
     test_time_augmentation: bool
+    cells: CellMethod
+    """Cells are the components above a threshold, or regions merged by a rule that is learned on the training sections
+    (`emseg.inference.agglomeration`). Images of protocol `paper` have no neighbours: there always by threshold."""
 
 
 class ModelSettings(_Settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -11,6 +12,7 @@ from skimage.segmentation import watershed
 
 from emseg.data.normalization import describe_difference, grey_levels
 from emseg.errors import InputError
+from emseg.inference.agglomeration import Agglomeration, Regions, find_regions
 from emseg.inference.predictor import Predictor
 
 Output = Literal["probability", "mask", "cells"]
@@ -30,10 +32,11 @@ class Segmenter:
 
     Attributes:
         predictor: network, normalisation and mode of prediction.
-        threshold: that validation sections chose, for cells.
+        threshold: that sections which were not tested on chose, for cells.
         grey_levels: quantiles of the training sections, normalised.
         name: what to call the model, such as models:/emseg-membrane/3.
         fingerprint: of weights and settings; two segmenters with the same one give the same result.
+        agglomeration: how regions become cells; None: cells are the components above the threshold.
     """
 
     predictor: Predictor
@@ -41,25 +44,52 @@ class Segmenter:
     grey_levels: dict[str, float]
     name: str
     fingerprint: str
+    agglomeration: Agglomeration | None = None
 
-    def segment(self, section: np.ndarray, output: Output) -> np.ndarray:
-        """Segment one section (Y, X).
+    def segment(
+        self, read: Callable[[int], np.ndarray], count: int, output: Output, wanted: Iterable[int] | None = None
+    ) -> Iterator[np.ndarray]:
+        """Segment sections of a stack; holds three at a time.
 
-        Returns:
-            `probability`: float32 in [0, 1], of cell interior. `mask`: uint8, 255 where the probability is above
-            the threshold. `cells`: uint16 labels from 1, 0 for membrane, one label per cell of this section.
+        Args:
+            read: gives section z, (Y, X).
+            count: sections in the stack. They are consecutive: agglomeration looks at the one before and after.
+            output: what to make of them.
+            wanted: which sections, in rising order; None: all.
+
+        Yields:
+            `probability`: float32 in [0, 1], of cell interior. `mask`: uint8, 255 inside cells, 0 on membrane and
+            between cells. `cells`: uint16 labels from 1, 0 for membrane, one label per cell of this section.
 
         Raises:
-            InputError: the section holds NaN or infinite grey levels.
+            InputError: a section holds NaN or infinite grey levels, or more than 65,535 cells.
         """
+        cut: dict[int, Regions] = {}
+        for z in range(count) if wanted is None else wanted:
+            if output == "probability" or self.agglomeration is None:
+                probability = closed = self._probability(read, z)
+            else:
+                near = [other for other in (z - 1, z, z + 1) if 0 <= other < count]
+                cut = {other: cut.get(other) or find_regions(self._probability(read, other)) for other in near}
+                probability = cut[z].probability
+                closed = self.agglomeration.close(cut[z], [cut[other] for other in near if other != z])
+            if output == "probability":
+                yield probability
+            elif output == "mask":
+                yield np.where((closed > self.threshold) & (probability > self._contour), np.uint8(255), np.uint8(0))
+            else:
+                yield label_cells(closed > self.threshold, probability, self._contour, f"section {z}")
+
+    @property
+    def _contour(self) -> float:
+        # What closes borders between cells says nothing about where their membranes begin.
+        return CONTOUR if self.agglomeration else min(self.threshold, CONTOUR)
+
+    def _probability(self, read: Callable[[int], np.ndarray], z: int) -> np.ndarray:
+        section = read(z)
         if section.dtype.kind == "f" and not np.isfinite(section).all():
-            raise InputError("a section holds NaN or infinite grey levels; mend it first")
-        probability = next(self.predictor.stream([section]))
-        if output == "probability":
-            return probability
-        if output == "mask":
-            return np.where(probability > self.threshold, np.uint8(255), np.uint8(0))
-        return label_cells(probability, self.threshold)
+            raise InputError(f"section {z} holds NaN or infinite grey levels; mend it first")
+        return next(self.predictor.stream([section]))
 
     def difference(self, sections: np.ndarray) -> str | None:
         """How the grey levels of sections (Z, Y, X) differ from those trained on, in one sentence; None: little."""
@@ -69,15 +99,14 @@ class Segmenter:
         )
 
 
-def label_cells(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Cells of a section: components above the threshold, grown by watershed to the contour of membranes.
-
-    The threshold that validation chose tells cells apart, and is high for that; the contour at 0.5 is where the
-    network sees the membrane begin.
+def label_cells(apart: np.ndarray, probability: np.ndarray, contour: float, where: str = "the section") -> np.ndarray:
+    """Cells of a section: what tells them apart, grown by watershed to the contour of their membranes.
 
     Args:
+        apart: bool (Y, X); each 4-connected component is a cell.
         probability: float32 (Y, X) in [0, 1] of cell interior.
-        threshold: each 4-connected component above it is a cell.
+        contour: cells end where the probability falls to this.
+        where: how to call the section in a message.
 
     Returns:
         uint16 (Y, X): labels from 1, 0 for membrane.
@@ -85,8 +114,7 @@ def label_cells(probability: np.ndarray, threshold: float) -> np.ndarray:
     Raises:
         InputError: more than 65,535 cells.
     """
-    cells, count = ndimage.label(probability > threshold)
+    cells, count = ndimage.label(apart)
     if count > np.iinfo(np.uint16).max:
-        raise InputError(f"a section has {count:,} cells, labels hold 65,535; cut it, or ask for a mask")
-    contour = min(threshold, CONTOUR)
+        raise InputError(f"{where} has {count:,} cells, labels hold 65,535; cut it, or ask for a mask")
     return watershed(-probability, cells, mask=probability > contour).astype(np.uint16)

@@ -65,13 +65,15 @@ def segment_file(
             warn(f"{source} is unlike the training data: {sorted(map(str, sentences))[0]}; expect a poor result")
         partial = target.with_name(f".{target.name}.partial")
         _begin(partial, _identity(segmenter, sections, output))
-        for z in range(len(sections)):
-            file = partial / f"{z:06d}.npy"
-            if not file.is_file():
+        files = [partial / f"{z:06d}.npy" for z in range(len(sections))]
+        missing = [z for z, file in enumerate(files) if not file.is_file()]
+        results = segmenter.segment(sections.read, len(sections), output, missing)
+        for z, file in enumerate(files):
+            if z in missing:
                 try:
-                    result = segmenter.segment(sections.read(z), output)
+                    result = next(results)
                 except InputError as error:
-                    raise InputError(f"{source}, section {z}: {error}") from error
+                    raise InputError(f"{source}, {error}") from error
                 with atomic_path(file) as temporary, temporary.open("wb") as stream:
                     np.save(stream, result, allow_pickle=False)
             report(z + 1, len(sections))
@@ -126,6 +128,7 @@ def _identity(segmenter: Segmenter, sections: Sections, output: str) -> dict[str
         "mode": segmenter.predictor.mode,
         "test_time_augmentation": segmenter.predictor.test_time_augmentation,
         "threshold": segmenter.threshold,
+        "agglomeration": segmenter.agglomeration and segmenter.agglomeration.as_dict(),
         "output": output,
         "shape": list(sections.shape),
         "files": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files],

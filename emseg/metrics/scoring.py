@@ -38,7 +38,9 @@ SEGMENT_METRICS = (
 )
 ORACLE_METRICS = ("v_rand_oracle", "v_info_oracle")
 """Best over thresholds on the reported sections themselves: optimistic, shown beside the honest values."""
-ALL_METRICS = (*PIXEL_METRICS, *SEGMENT_METRICS, *ORACLE_METRICS)
+THRESHOLDED_METRICS = ("v_rand_thresholded", "v_info_thresholded")
+"""Beside those of cells found by agglomeration: what thresholding the same probability gives."""
+ALL_METRICS = (*PIXEL_METRICS, *SEGMENT_METRICS, *ORACLE_METRICS, *THRESHOLDED_METRICS)
 LOWER_IS_BETTER = frozenset(
     {"pixel_error", "rand_error", "adapted_rand_error", "vi_split", "vi_merge", "warping_error", "train_loss"}
 )

@@ -5,6 +5,7 @@ baselines.csv   the same for a grey-level threshold and the majority class
 metrics.json    means with 95 % bootstrap intervals, protocol, digest, cost
 thresholds.csv  V_rand and V_info over thresholds, on validation and on test sections
 probability.tif probability times 255 of each test section, for looking at; scores are of the full precision
+cells.tif       the same closed by agglomeration, where the recipe has it, and agglomeration.json what was learned
 panels/         image, label, probability, error (and weight map) of each test section
 overlays/       false splits and false merges over the worst and the best test section
 curves.png      training curves
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +25,67 @@ import numpy as np
 import pandas as pd
 
 from emseg.data.augmented import AugmentedSet, FoldData, fold_data
-from emseg.data.protocol import split_sections
+from emseg.data.protocol import Split, split_sections
 from emseg.data.separation import weight_map
 from emseg.data.sources import Source
 from emseg.data.stack import read_stack, write_stack
 from emseg.errors import InputError
 from emseg.files import atomic_folder, write_json
 from emseg.inference import Predictor
+from emseg.inference.agglomeration import MERGE_THRESHOLD, Agglomeration, learn_agglomeration
 from emseg.metrics.challenge import ChallengeSweep
-from emseg.metrics.scoring import ALL_METRICS, Scores, is_collapsed, score_pixels, score_segments
+from emseg.metrics.scoring import (
+    ALL_METRICS,
+    THRESHOLDED_METRICS,
+    Scores,
+    is_collapsed,
+    score_pixels,
+    score_segments,
+)
 from emseg.reporting.baselines import score_baselines
-from emseg.settings import ProtocolSettings
+from emseg.settings import CellMethod, ProtocolSettings
 from emseg.training.record import FINISHED, RunRecord
 
 PIXEL_THRESHOLD = 0.5
-"""Pixel metrics use the study's threshold; V_info the one at which it is best on the validation sections, all other
-metrics of cells the one at which V_rand is."""
+"""Of pixel metrics, as in the study. V_info uses the threshold at which it is best on the validation sections, all
+other metrics of cells the one at which V_rand is; cells by agglomeration use `MERGE_THRESHOLD`."""
 _INFO_METRICS = ("v_info", "v_info_split", "v_info_merge")
+AGGLOMERATION_FILE = "agglomeration.json"
+CELLS_FILE = "cells.tif"
 _PANELS = 6
 
 
+@dataclass(frozen=True)
+class _Cells:
+    """How cells are told apart: what is thresholded for them on test sections, where, and by what rule it was made."""
+
+    validation: ChallengeSweep
+    probability: np.ndarray
+    agglomeration: Agglomeration | None = None
+
+    @property
+    def threshold(self) -> float:
+        return MERGE_THRESHOLD if self.agglomeration else self.validation.v_rand().threshold
+
+    @property
+    def info_threshold(self) -> float:
+        # The challenge sweeps each of its two metrics on its own.
+        return MERGE_THRESHOLD if self.agglomeration else self.validation.v_info().threshold
+
+    def score(self, labels: np.ndarray) -> pd.DataFrame:
+        """Metrics of cells, a row per section."""
+        table = score_segments(self.probability, labels, self.threshold)
+        if self.info_threshold != self.threshold:
+            table.update(score_segments(self.probability, labels, self.info_threshold)[list(_INFO_METRICS)])
+        return table
+
+
 def evaluate_record(
-    record: RunRecord, source: Source, augmented: AugmentedSet, with_figures: bool = True
+    record: RunRecord,
+    source: Source,
+    augmented: AugmentedSet,
+    with_figures: bool = True,
+    cells: CellMethod | None = None,
 ) -> dict[str, Any]:
     """Predict and score the test sections of a finished run; write `evaluation` beside its `training` folder.
 
@@ -53,31 +94,37 @@ def evaluate_record(
         source: the data it was trained on.
         augmented: the augmented set it was trained on.
         with_figures: False leaves them to `draw_evaluation`, on a machine that has matplotlib.
+        cells: how cells are told apart; None: as the run's recipe says.
 
     Returns:
         What metrics.json holds.
 
     Raises:
-        InputError: the run is unfinished, or `source` is not the data it was trained on.
+        InputError: the run is unfinished, `source` is not the data it was trained on, or nothing can be learned for
+            an agglomeration.
     """
     facts = record.read()
     if facts["status"] != FINISHED:
         raise InputError(f"{record.folder}: the run is {facts['status']}, not finished; train it to the end first")
-    data = _fold_data(record, source, augmented)
+    split = _split(record, source)
+    data = fold_data(source, split, augmented, facts["seed"])
     network, _ = record.load_network()
     recipe = facts["settings"]["training"]
     predictor = Predictor(network, mode=recipe["prediction"], test_time_augmentation=recipe["test_time_augmentation"])
     probability = np.stack(list(predictor.stream(data.test_images)))
-    validation = sweep_thresholds(predictor.stream(data.validation_images), data.validation_labels)
-    threshold = validation.v_rand().threshold
-    oracle = sweep_thresholds(probability, data.test_labels)
+    validated = np.stack(list(predictor.stream(data.validation_images)))
+    found = _Cells(sweep_thresholds(validated, data.validation_labels), probability)
     per_section = score_pixels(probability, data.test_labels, PIXEL_THRESHOLD)
-    segments = score_segments(probability, data.test_labels, threshold)
-    # The challenge sweeps each of its two metrics on its own.
-    info_threshold = validation.v_info().threshold
-    if info_threshold != threshold:
-        segments.update(score_segments(probability, data.test_labels, info_threshold)[list(_INFO_METRICS)])
-    per_section = per_section.merge(segments)
+    # Warped copies have no neighbouring sections.
+    if (cells or recipe.get("cells", "threshold")) == "agglomeration" and not split.divides_augmented:
+        thresholded = found.score(data.test_labels)
+        for name in THRESHOLDED_METRICS:
+            per_section[name] = thresholded[name.removesuffix("_thresholded")]
+        agglomeration = _learn(record, source, split, predictor, data)
+        validation = sweep_thresholds(agglomeration.close_stack(validated), data.validation_labels)
+        found = _Cells(validation, agglomeration.close_stack(probability), agglomeration)
+    per_section = per_section.merge(found.score(data.test_labels))
+    oracle = sweep_thresholds(found.probability, data.test_labels)
     per_section["v_rand_oracle"] = oracle.v_rand().per_section
     per_section["v_info_oracle"] = oracle.v_info().per_section
     per_section["section"] = data.test_sections
@@ -92,8 +139,9 @@ def evaluate_record(
         "seed": facts["seed"],
         "sections": len(per_section),
         "pixel_threshold": PIXEL_THRESHOLD,
-        "threshold": threshold,
-        "v_info_threshold": info_threshold,
+        "cells": "agglomeration" if found.agglomeration else "threshold",
+        "threshold": found.threshold,
+        "v_info_threshold": found.info_threshold,
         "oracle_threshold": oracle.v_rand().threshold,
         "collapsed": is_collapsed(probability),
         "parameters": facts["parameters"],
@@ -106,9 +154,12 @@ def evaluate_record(
         write_json(folder / "metrics.json", metrics)
         baselines = score_baselines(data)
         baselines.to_csv(folder / "baselines.csv", index=False, float_format="%.6f", lineterminator="\n")
-        curves = threshold_curves(validation, oracle)
+        curves = threshold_curves(found.validation, oracle)
         curves.to_csv(folder / "thresholds.csv", index=False, float_format="%.6f", lineterminator="\n")
         write_stack(folder / "probability.tif", np.rint(probability * 255).astype(np.uint8))
+        if found.agglomeration:
+            write_stack(folder / CELLS_FILE, np.rint(found.probability * 255).astype(np.uint8))
+            write_json(folder / AGGLOMERATION_FILE, found.agglomeration.as_dict())
         if with_figures:
             _draw(folder, record, data)
     return metrics
@@ -120,7 +171,7 @@ def draw_evaluation(record: RunRecord, source: Source, augmented: AugmentedSet) 
     Raises:
         InputError: the run was not evaluated, or `source` is not the data it was trained on.
     """
-    data = _fold_data(record, source, augmented)
+    data = fold_data(source, _split(record, source), augmented, record.read()["seed"])
     before = evaluation_folder(record)
     read_evaluation(before)
     with atomic_folder(before) as folder:
@@ -128,7 +179,21 @@ def draw_evaluation(record: RunRecord, source: Source, augmented: AugmentedSet) 
         _draw(folder, record, data)
 
 
-def _fold_data(record: RunRecord, source: Source, augmented: AugmentedSet) -> FoldData:
+def _learn(record: RunRecord, source: Source, split: Split, predictor: Predictor, data: FoldData) -> Agglomeration:
+    """What the training sections teach; a block that is cut out of them separates neighbours."""
+    sections = np.array(split.training)
+    blocks = np.split(sections, np.flatnonzero(np.diff(sections) > 1) + 1)
+    stacks = [
+        (np.stack(list(predictor.stream(data.normalization.grey(source.images[block])))), source.labels[block])
+        for block in blocks
+    ]
+    try:
+        return learn_agglomeration(stacks)
+    except ValueError as error:
+        raise InputError(f"{record.folder}: no agglomeration can be learned, {error}; use cells: threshold") from error
+
+
+def _split(record: RunRecord, source: Source) -> Split:
     facts = record.read()
     if facts["data_digest"] != source.digest:
         raise InputError(
@@ -136,8 +201,7 @@ def _fold_data(record: RunRecord, source: Source, augmented: AugmentedSet) -> Fo
             f"but {source.name} now has digest {source.digest}"
         )
     protocol = ProtocolSettings(**facts["settings"]["protocol"])
-    split = split_sections(protocol, len(source.images), facts["fold"], len(source.test_labels))
-    return fold_data(source, split, augmented, facts["seed"])
+    return split_sections(protocol, len(source.images), facts["fold"], len(source.test_labels))
 
 
 def _draw(folder: Path, record: RunRecord, data: FoldData) -> None:
@@ -147,6 +211,8 @@ def _draw(folder: Path, record: RunRecord, data: FoldData) -> None:
 
     metrics, per_section, _ = read_evaluation(folder)
     probability = read_stack(folder / "probability.tif").astype(np.float32) / 255
+    is_closed = (folder / CELLS_FILE).is_file()
+    cells = read_stack(folder / CELLS_FILE).astype(np.float32) / 255 if is_closed else probability
     threshold = metrics["threshold"]
     curves = pd.read_csv(folder / "thresholds.csv")
     chosen = {"v_rand": threshold, "v_info": metrics["v_info_threshold"]}
@@ -159,7 +225,7 @@ def _draw(folder: Path, record: RunRecord, data: FoldData) -> None:
             f"{record.name}, section {data.test_sections[index]}, V_rand {value:.4f} ({rank})",
             data.test_images[index],
             data.test_labels[index],
-            probability[index] > threshold,
+            cells[index] > threshold,
         )
         save_figure(figure, folder / "overlays" / f"{rank}.png")
     settings = record.read()["settings"]["weight_map"]
@@ -214,7 +280,8 @@ def metric_means(metrics: dict[str, Any]) -> dict[str, float]:
     """Flat metrics of metrics.json: each mean by its name, its interval as interval/NAME_low and _high."""
     flat = {}
     for name in ALL_METRICS:
-        for part, value in metrics[name].items():
+        # A run without agglomeration has nothing to compare with thresholding.
+        for part, value in metrics.get(name, {}).items():
             # MLflow draws a section per prefix: intervals must not crowd the means.
             flat[name if part == "mean" else f"interval/{name}_{part}"] = value
     return flat

@@ -25,7 +25,7 @@ SHOWN_METRICS = ("v_rand", "v_info", "iou", "iou_thresholded", "dice", "pixel_er
 class Board:
     """One table: models scored on the same data under the same protocol, best V_rand first, then baselines.
 
-    `rows` are {model, runs, parameters, seconds_per_epoch, collapsed, group, difference to the best model,
+    `rows` are {model, runs, cells, parameters, seconds_per_epoch, collapsed, group, difference to the best model,
     metric: {mean, low, high}}.
     """
 
@@ -86,6 +86,7 @@ def as_table(board: Board) -> pd.DataFrame:
             "model": row["model"] + (" (collapsed)" if row.get("collapsed") else ""),
             "protocol": f"{STUDY_PROTOCOL} (leaks)" if is_study or board.leaks else board.protocol,
         }
+        cells["cells by"] = row.get("cells", "")
         cells["group"] = str(row.get("group", ""))
         cells |= {metric: _cell(row.get(metric)) for metric in SHOWN_METRICS}
         cells["V_rand to best"] = _cell(row.get("difference"))
@@ -117,7 +118,7 @@ def as_numbers(boards: list[Board]) -> pd.DataFrame:
                 parts = row.get(metric, {})
                 flat[metric] = parts.get("mean")
                 flat |= {f"{metric}_{end}": parts.get(end) for end in ("low", "high")}
-            flat |= {key: row.get(key) for key in ("parameters", "seconds_per_epoch", "runs", "collapsed")}
+            flat |= {key: row.get(key) for key in ("cells", "parameters", "seconds_per_epoch", "runs", "collapsed")}
             rows.append(flat)
     return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
 
@@ -139,8 +140,9 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 NOTE = (
     "Mean over test sections, 95 % bootstrap interval over sections in brackets. Models of one group cannot be told "
-    "apart by V_rand (paired bootstrap over sections and seeds, Holm-corrected, 5 %). V_rand and V_info each use the "
-    "threshold at which it is best on validation sections, warping error that of V_rand, pixel metrics 0.5. "
+    "apart by V_rand (paired bootstrap over sections and seeds, Holm-corrected, 5 %). By threshold, V_rand and V_info "
+    "each use the one at which it is best on validation sections, warping error that of V_rand; cells by "
+    "agglomeration are merged down to 0.5; pixel metrics use 0.5. "
     "Rows marked study are the reference study's, whose protocol tests on warped copies of training sections: "
     "an upper bound, comparable only with protocol paper."
 )
@@ -156,6 +158,9 @@ def _board(dataset: str, protocol: str, digest: str, folders: list[Path], names:
         model = names.get(folder, metrics["model"])
         tables.setdefault(model, []).append(table.assign(seed=metrics["seed"]))
         facts.setdefault(model, []).append(metrics)
+        methods = sorted({run.get("cells", "threshold") for run in facts[model]})
+        if len(methods) > 1:
+            raise InputError(f"runs of {model} were scored with cells by {' and by '.join(methods)}; score them alike")
         for name, part in baseline.groupby("model", sort=False):
             baselines.setdefault(str(name), []).append(part.drop(columns="model"))
 
@@ -176,6 +181,7 @@ def _board(dataset: str, protocol: str, digest: str, folders: list[Path], names:
         {
             "model": model,
             "runs": len(runs),
+            "cells": runs[0].get("cells", "threshold"),
             "parameters": runs[0]["parameters"],
             "seconds_per_epoch": float(np.mean([run["seconds_per_epoch"] for run in runs])),
             "collapsed": any(run["collapsed"] for run in runs),

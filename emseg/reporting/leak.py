@@ -65,7 +65,7 @@ def measure_leak(
         for seed in seeds:
             location = folder / protocol / run_name(model, 0, seed) / "training"
             record = train_model(model, variant, source, augmented, 0, seed, location, after_epoch=after_epoch)
-            evaluate_record(record, source, augmented)
+            evaluate_record(record, source, augmented, cells="threshold")
             parts.append(read_evaluation(evaluation_folder(record))[1].assign(seed=seed))
             if protocol == LEAKING:
                 test = list(split_of(variants[HONEST], source, 0).test)

@@ -9,14 +9,14 @@ ablations.csv   what each change of a recipe was worth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from emseg.files import write_text
-from emseg.metrics.scoring import LOWER_IS_BETTER, Scores
+from emseg.metrics.scoring import LOWER_IS_BETTER, THRESHOLDED_METRICS, Scores
 from emseg.reporting.comparison import paired_difference
 from emseg.reporting.evaluation import read_evaluation
 from emseg.reporting.figures import comparison_figure, learning_curves_figure, save_figure
@@ -79,30 +79,41 @@ def read_runs(folder: Path) -> list[EvaluatedRun]:
 def ablations(runs: list[EvaluatedRun]) -> pd.DataFrame:
     """What each change was worth: runs named FAMILY/CHANGE minus the run named FAMILY, paired by section.
 
+    Runs with agglomeration are compared with thresholding of the same probability.
+
     Columns model, protocol, change, metric, mean, low, high, p_value, runs; `mean` is the change's effect.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
+
+    def compare(model: str, protocol: str, change: str, changed: list[Scores], base: list[Scores]) -> None:
+        for metric in _ABLATION_METRICS:
+            difference = vars(paired_difference(_pooled(changed), _pooled(base), metric))
+            row = {"model": model, "protocol": protocol, "change": change, "runs": len(base)}
+            rows.append(row | {key: difference[key] for key in ("metric", "mean", "low", "high", "p_value")})
+
     for model, protocol, variation in sorted({(r.model, r.metrics["protocol"], r.variation) for r in runs}):
-        family, slash, change = variation.partition("/")
-        if not slash:
-            continue
+        family, _, change = variation.partition("/")
         changed, base = (
             {
-                (r.metrics["fold"], r.metrics["seed"]): r
+                (r.metrics["fold"], r.metrics["seed"]): r.scores
                 for r in runs
                 if (r.model, r.metrics["protocol"], r.variation) == (model, protocol, name)
             }
             for name in (variation, family)
         )
         common = sorted(changed.keys() & base.keys())
-        if not common:
-            continue
-        first, second = (_pooled([side[key] for key in common]) for side in (changed, base))
-        for metric in _ABLATION_METRICS:
-            difference = vars(paired_difference(first, second, metric))
-            row = {"model": model, "protocol": protocol, "change": change, "runs": len(common)}
-            rows.append(row | {key: difference[key] for key in ("metric", "mean", "low", "high", "p_value")})
+        if change and common:
+            compare(model, protocol, change, [changed[key] for key in common], [base[key] for key in common])
+        agglomerated = [scores for scores in changed.values() if set(THRESHOLDED_METRICS) <= set(scores.per_section)]
+        if agglomerated:
+            label = f"{variation}: cells by threshold" if variation else "cells by threshold"
+            compare(model, protocol, label, [_thresholded(scores) for scores in agglomerated], agglomerated)
     return pd.DataFrame(rows)
+
+
+def _thresholded(scores: Scores) -> Scores:
+    own = {name.removesuffix("_thresholded"): scores.per_section[name] for name in THRESHOLDED_METRICS}
+    return replace(scores, per_section=scores.per_section.assign(**own))
 
 
 def write_report(runs_folder: Path, folder: Path, title: str, command: str) -> Path:
@@ -230,5 +241,5 @@ def _sections(runs: list[EvaluatedRun]) -> pd.DataFrame:
     return table[[*first, *(column for column in table if column not in first)]]
 
 
-def _pooled(runs: list[EvaluatedRun]) -> Scores:
-    return Scores(runs[0].scores.protocol, runs[0].scores.data_digest, pd.concat([r.scores.per_section for r in runs]))
+def _pooled(scores: list[Scores]) -> Scores:
+    return replace(scores[0], per_section=pd.concat([part.per_section for part in scores]))

@@ -2,10 +2,11 @@
 
 record.json           settings, lineage, normalisation, as trained
 weights.safetensors   the weights; no pickle anywhere
-metrics.json          scores, and the threshold that validation chose
+metrics.json          scores, and the threshold for cells
 scores.csv            scores per section
 model-card.md         what the model is for, and how to make it again
 check.npz             a small input with the probability that the network gave for it
+agglomeration.json    how regions become cells, where the recipe has it
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ from torch import nn
 from emseg.data.normalization import Normalization
 from emseg.errors import InputError
 from emseg.files import atomic_folder, write_text
+from emseg.inference.agglomeration import Agglomeration
 from emseg.inference.predictor import Predictor
 from emseg.inference.segmenter import Segmenter
 from emseg.metrics.scoring import ALL_METRICS
 from emseg.models import Network
-from emseg.reporting.evaluation import evaluation_folder, read_evaluation
+from emseg.reporting.evaluation import AGGLOMERATION_FILE, evaluation_folder, read_evaluation
 from emseg.training.record import FINISHED, RunRecord
 
-FILES = ("record.json", "weights.safetensors", "metrics.json", "scores.csv", "model-card.md", "check.npz")
+_FILES = ("record.json", "weights.safetensors", "metrics.json", "scores.csv", "model-card.md", "check.npz")
 _CHECK_SIDE = 64
 _CHECK_TOLERANCE = 1e-3
 """Of a probability: processors round differently, a changed weight shows at once."""
@@ -70,8 +72,9 @@ def write_package(record: RunRecord, folder: Path) -> None:
     with atomic_folder(folder) as package:
         for file in (record.folder / "record.json", record.weights_file):
             shutil.copy(file, package)
-        for name in ("metrics.json", "scores.csv"):
-            shutil.copy(evaluation / name, package)
+        for name in ("metrics.json", "scores.csv", AGGLOMERATION_FILE):
+            if (evaluation / name).is_file():
+                shutil.copy(evaluation / name, package)
         write_text(package / "model-card.md", model_card(facts, metrics))
         image = check_image(normalization)
         probability = next(Predictor(network, normalization).stream([image]))
@@ -94,13 +97,22 @@ def package_digest(folder: Path) -> str:
         InputError: one of them is missing.
     """
     digest = hashlib.sha256()
-    for name in FILES:
-        file = folder / name
-        if not file.is_file():
-            raise InputError(f"{folder} lacks {name}; the model is damaged, register its run again")
+    for name in package_files(folder):
         digest.update(name.encode())
-        digest.update(file.read_bytes())
+        digest.update((folder / name).read_bytes())
     return digest.hexdigest()
+
+
+def package_files(folder: Path) -> list[str]:
+    """The names of a package's files.
+
+    Raises:
+        InputError: one of them is missing.
+    """
+    for name in _FILES:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} lacks {name}; the model is damaged, register its run again")
+    return [*_FILES, *([AGGLOMERATION_FILE] if (folder / AGGLOMERATION_FILE).is_file() else [])]
 
 
 def open_package(folder: Path, name: str, expected_digest: str | None = None) -> Segmenter:
@@ -124,10 +136,10 @@ def open_package(folder: Path, name: str, expected_digest: str | None = None) ->
     try:
         record = RunRecord(folder)
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        segmenter = _segmenter(record, metrics, name, digest)
+        segmenter = _segmenter(record, metrics, folder, name, digest)
         with np.load(folder / "check.npz", allow_pickle=False) as check:
             image, expected = check["image"], check["probability"]
-    except (SafetensorError, RuntimeError, ValueError, KeyError, OSError) as error:
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{name} cannot be loaded ({reason}); register its run again") from error
     plain = Predictor(segmenter.predictor.network, segmenter.predictor.normalization)
@@ -146,17 +158,21 @@ def segmenter_of_run(folder: str | Path) -> Segmenter:
         InputError: there is no finished, evaluated run.
     """
     record = RunRecord.open(folder)
-    metrics, _, _ = read_evaluation(evaluation_folder(record))
+    evaluation = evaluation_folder(record)
+    metrics, _, _ = read_evaluation(evaluation)
     weights = hashlib.sha256(record.weights_file.read_bytes()).hexdigest()
-    return _segmenter(record, metrics, str(folder), weights)
+    return _segmenter(record, metrics, evaluation, str(folder), weights)
 
 
-def _segmenter(record: RunRecord, metrics: dict[str, Any], name: str, fingerprint: str) -> Segmenter:
+def _segmenter(record: RunRecord, metrics: dict[str, Any], evaluation: Path, name: str, fingerprint: str) -> Segmenter:
     facts = record.read()
     network, normalization = record.load_network()
     recipe = facts["settings"]["training"]
     predictor = Predictor(network, normalization, recipe["prediction"], recipe["test_time_augmentation"])
-    return Segmenter(predictor, float(metrics["threshold"]), facts["grey_levels"], name, fingerprint)
+    agglomeration = None
+    if metrics.get("cells") == "agglomeration":
+        agglomeration = Agglomeration.from_dict(json.loads((evaluation / AGGLOMERATION_FILE).read_text("utf-8")))
+    return Segmenter(predictor, float(metrics["threshold"]), facts["grey_levels"], name, fingerprint, agglomeration)
 
 
 def model_card(facts: dict[str, Any], metrics: dict[str, Any]) -> str:
@@ -165,6 +181,7 @@ def model_card(facts: dict[str, Any], metrics: dict[str, Any]) -> str:
     scores = "\n".join(
         f"| {name} | {metrics[name]['mean']:.4f} | [{metrics[name]['low']:.4f}, {metrics[name]['high']:.4f}] |"
         for name in ALL_METRICS
+        if name in metrics
     )
     leaks = (
         "\n**This protocol leaks: the test images are warped copies of training sections. The scores are upper "
@@ -189,12 +206,13 @@ Segments neuronal membranes in electron-microscopy sections: grey-level sections
 ## Data
 
 {facts["dataset"]}, digest {facts["data_digest"]}. {licence}
-Trained on {_count(split["training"])}, threshold and checkpoint chosen on {_count(split["validation"])}, tested on
+Trained on {_count(split["training"])}, validated on {_count(split["validation"])}, tested on
 {metrics["sections"]} sections.
 
 ## Scores
 
-Protocol {metrics["protocol"]}, threshold {metrics["threshold"]} for cells (chosen on validation), 0.5 for pixels.
+Protocol {metrics["protocol"]}, cells by {metrics.get("cells", "threshold")} at {metrics["threshold"]} (chosen on
+sections that are not tested on), pixels at 0.5.
 {leaks}
 | metric | mean over sections | 95 % interval |
 |---|---|---|
@@ -203,8 +221,8 @@ Protocol {metrics["protocol"]}, threshold {metrics["threshold"]} for cells (chos
 ## Use and limits
 
 Meant for sections like those it was trained on: same staining, resolution and preparation. Grey levels far from the
-training data are reported, not corrected. It sees one section at a time and joins nothing across sections. Look at
-its result before counting on it; it is not for diagnosis.
+training data are reported, not corrected. It joins nothing across sections. Look at its result before counting on it;
+it is not for diagnosis.
 
 ## Make it again
 

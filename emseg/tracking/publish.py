@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 RECORD_TAG = "emseg.record_id"
 EVALUATION_TAG = "emseg.evaluation"
 _THRESHOLDS = {
-    "chosen_on_validation": "threshold",
-    "v_info_chosen_on_validation": "v_info_threshold",
+    "cells": "threshold",
+    "v_info": "v_info_threshold",
     "oracle": "oracle_threshold",
 }
 _STATUS = {FINISHED: "FINISHED", FAILED: "FAILED"}
@@ -217,7 +217,8 @@ def _note(metrics: dict[str, Any], folder: Path) -> str:
     leaks = " **This protocol leaks: an upper bound, not a generalisation figure.**" if metrics["leaks"] else ""
     return (
         f"{metrics['model']} on {metrics['dataset']}, protocol {metrics['protocol']}.{leaks} "
-        f"V_rand {metrics['v_rand']['mean']:.4f} at threshold {metrics['threshold']} chosen on validation sections, "
+        f"V_rand {metrics['v_rand']['mean']:.4f} (cells by {metrics.get('cells', 'threshold')} at "
+        f"{metrics['threshold']}), "
         f"Dice {metrics['dice']['mean']:.4f}, pixel error {metrics['pixel_error']['mean']:.4f} "
         f"on test sections {sections}."
     )

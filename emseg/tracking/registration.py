@@ -14,7 +14,7 @@ import numpy as np
 
 from emseg.models import Network
 from emseg.reporting.evaluation import evaluation_folder, metric_means, read_evaluation
-from emseg.tracking.packaging import FILES, DeployedNetwork, package_digest, write_package
+from emseg.tracking.packaging import DeployedNetwork, package_digest, package_files, write_package
 from emseg.tracking.publish import publish_record
 from emseg.tracking.registry import DIGEST_TAG, MODEL_NAME, RECORD_TAG, is_registered
 from emseg.training.record import FINISHED, RunRecord
@@ -125,7 +125,7 @@ def _log_network(record: RunRecord, run_id: str, package: Path, means: dict[str,
             input_example=_example(network),
             # Given, since finding them out loads the model twice in processes of their own.
             pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
-            extra_files=[str(package / name) for name in FILES],
+            extra_files=[str(package / name) for name in package_files(package)],
         )
         # Tied to the model too, so that its page shows what it is worth.
         shown = {name: value for name, value in means.items() if "/" not in name}

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from fastapi import FastAPI, Request
@@ -29,7 +29,7 @@ from fastapi.responses import Response
 
 from emseg.data.sections import open_sections
 from emseg.errors import InputError, RunError
-from emseg.inference.segmenter import OUTPUTS, Segmenter
+from emseg.inference.segmenter import OUTPUTS, Output, Segmenter
 from emseg.tracking.registry import CHAMPION, MODEL_NAME, Version, find_version, load_version
 from emseg.tracking.store import connect
 
@@ -169,7 +169,7 @@ def segment_bytes(segmenter: Segmenter, body: bytes, kind: str, format: str, lim
                 raise InputError(f"the request has {np.prod(sections.shape):,} pixels; the most is {limit:,}")
             if format == "png" and len(sections) > 1:
                 raise InputError(f"the request has {len(sections)} sections; ask for format=tiff")
-            results = [segmenter.segment(sections.read(z), kind) for z in range(len(sections))]  # type: ignore[arg-type]
+            results = list(segmenter.segment(sections.read, len(sections), cast(Output, kind)))
         except (InputError, ValueError) as error:
             raise InputError(str(error).replace(str(path), "the request")) from None
         finally:

@@ -18,6 +18,7 @@ from emseg.data.normalization import Normalization, describe_difference, grey_le
 from emseg.data.stack import read_stack
 from emseg.errors import InputError
 from emseg.inference import Predictor, predict
+from emseg.inference.agglomeration import learn_agglomeration
 from emseg.inference.segmenter import Segmenter, label_cells
 from emseg.inference.volume import segment_file, targets_of
 from emseg.models import build_model
@@ -136,15 +137,55 @@ def test_the_threshold_tells_cells_apart_and_the_contour_is_at_one_half():
     probability[1:-1, 1:-1] = 0.6
     probability[2:-2, 2:-2] = 0.9
     probability[2:-2, 11] = 0.7
-    apart = label_cells(probability, 0.8)
+
+    def label_cells_at(threshold):
+        return label_cells(probability > threshold, probability, min(threshold, 0.5))
+
+    apart = label_cells_at(0.8)
     assert apart.max() == 2
     assert ((apart > 0) == (probability > 0.5)).all()
     assert len(np.unique(apart[5, 2:11])) == 1
-    together = label_cells(probability, 0.65)
+    together = label_cells_at(0.65)
     assert together.max() == 1
-    low = label_cells(probability, 0.05)
+    low = label_cells_at(0.05)
     assert (low == 1).all()
-    assert label_cells(probability, 0.95).max() == 0
+    assert label_cells_at(0.95).max() == 0
+
+
+def test_agglomeration_looks_at_neighbours_also_after_a_kill(tmp_path, segmenter, stack, expected):
+    # The untrained network is sure of nothing; rank its probabilities so that there are regions.
+    ranked = (expected.argsort(axis=None).argsort() / expected.size).reshape(expected.shape).astype(np.float32)
+    answers = {section.tobytes(): probability for section, probability in zip(stack[0], ranked, strict=True)}
+
+    class Ranked(Predictor):
+        def stream(self, sections):
+            return (answers[section.tobytes()] for section in sections)
+
+    agglomeration = learn_agglomeration([(ranked[:5], stack[1][:5] > 0)])
+    predictor = Ranked(segmenter.predictor.network, segmenter.predictor.normalization)
+    own = Segmenter(predictor, 0.5, segmenter.grey_levels, "model", "a" * 32, agglomeration)
+    closed = agglomeration.close_stack(ranked)
+    assert (closed != np.stack([agglomeration.close_stack(section[None])[0] for section in ranked])).any()
+    tifffile.imwrite(tmp_path / "stack.tif", stack[0], photometric="minisblack")
+    for output in ("mask", "cells"):
+        whole = segment_file(own, tmp_path / "stack.tif", tmp_path / f"{output}.tif", output)
+
+        def stopped(done, total):
+            if done == 4:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            segment_file(own, tmp_path / "stack.tif", tmp_path / f"{output}-again.tif", output, report=stopped)
+        again = segment_file(own, tmp_path / "stack.tif", tmp_path / f"{output}-again.tif", output)
+        assert again.read_bytes() == whole.read_bytes()
+    mask, cells = tifffile.imread(tmp_path / "mask.tif"), tifffile.imread(tmp_path / "cells.tif")
+    np.testing.assert_array_equal(mask > 0, (closed > 0.5) & (ranked > 0.5))
+    np.testing.assert_array_equal(cells > 0, ranked > 0.5)
+    for z in range(len(cells)):
+        of_component = components(closed[z] > 0.5, connectivity=1, background=0)
+        inside = (mask[z] > 0) & (of_component > 0)
+        pairs = np.unique(np.stack([cells[z][inside], of_component[inside]]), axis=1)
+        assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
 
 
 @pytest.mark.parametrize("name", FILES)

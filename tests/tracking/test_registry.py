@@ -57,9 +57,10 @@ def test_a_run_becomes_one_version_that_gives_the_same_probability(store, evalua
     section = stack[0][0]
     segmenter = load_segmenter(f"models:/{MODEL_NAME}/{number}")
     expected = predict(network, section[None], normalization=normalization)[0]
-    np.testing.assert_array_equal(segmenter.segment(section, "probability"), expected)
+    np.testing.assert_array_equal(next(segmenter.segment([section].__getitem__, 1, "probability")), expected)
     for reference in (version.run_id, str(record.folder.parent)):
-        np.testing.assert_array_equal(load_segmenter(reference).segment(section, "probability"), expected)
+        (found,) = load_segmenter(reference).segment([section].__getitem__, 1, "probability")
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_the_network_of_the_registry_takes_any_size_and_normalises_itself(store, evaluated, stack, monkeypatch):

@@ -1,0 +1,155 @@
+"""Agglomeration: the merge levels against brute force, the rule against another library, the cells against labels."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from imperfect import imperfect_probability
+from scipy import ndimage
+from sklearn.linear_model import LogisticRegression
+
+from emseg.data import make_synthetic
+from emseg.inference.agglomeration import (
+    FEATURES,
+    MERGE_THRESHOLD,
+    Agglomeration,
+    LogisticRule,
+    find_borders,
+    find_regions,
+    learn_agglomeration,
+    neighbours_of,
+)
+from emseg.metrics import v_info, v_rand
+
+
+def rule_of(feature: str) -> LogisticRule:
+    """The sigmoid of one feature."""
+    weights = [float(name == feature) for name in FEATURES]
+    return LogisticRule([0.0] * len(weights), [1.0] * len(weights), weights, 0.0)
+
+
+def three_cells() -> np.ndarray:
+    """Three cells in a row, sure inside, with 0.7 on the border between the first two and 0.2 on the other."""
+    probability = np.full((8, 23), 0.99, np.float32)
+    probability[:, 7] = 0.7
+    probability[:, 15] = 0.2
+    return probability
+
+
+def random_probability(seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(random.normal(size=(40, 40)), 2.5)
+    return ndimage.gaussian_filter(1 / (1 + np.exp(-40 * np.abs(smooth) + 2)), 0.5).astype(np.float32)
+
+
+def test_a_border_is_as_likely_as_its_rule_says():
+    agglomeration = Agglomeration(rule_of("mean probability"), None)
+    regions = find_regions(three_cells())
+    assert regions.count == 3
+    closed = agglomeration.close(regions)
+    # The mean over the border is of its darker pixels, and the logistic function undoes the logit.
+    assert closed[:, 7] == pytest.approx(0.7, abs=1e-6)
+    assert closed[:, 15] == pytest.approx(0.2, abs=1e-6)
+    assert (np.delete(closed, [7, 15], axis=1) == 1).all()
+    assert [ndimage.label(closed > threshold)[1] for threshold in (0.1, 0.5, 0.8)] == [1, 2, 3]
+
+
+def brute_force_groups(borders, likely, threshold):
+    """Regions merged while any two have a mean over their pixel edges above the threshold, the highest first."""
+    group = np.arange(borders.pairs.max() + 1)
+    values = likely[borders.edges]
+    while True:
+        ends = group[borders.pairs[borders.edges]]
+        means = {}
+        for a, b in {tuple(sorted(pair)) for pair in ends.tolist() if pair[0] != pair[1]}:
+            between = (ends == (a, b)).all(axis=1) | (ends == (b, a)).all(axis=1)
+            means[a, b] = values[between].mean()
+        if not means or max(means.values()) <= threshold:
+            return group
+        a, b = max(means, key=lambda pair: means[pair])
+        group[group == b] = a
+
+
+@given(seed=st.integers(0, 10_000), threshold=st.floats(0.05, 0.95))
+def test_components_above_a_threshold_are_the_regions_that_mean_linkage_merges(seed, threshold):
+    regions = find_regions(random_probability(seed))
+    borders = find_borders(regions)
+    if not len(borders.pairs):
+        return
+    # Means have no ties, which leave the order of merging open.
+    agglomeration = Agglomeration(rule_of("mean probability"), None)
+    group = brute_force_groups(borders, agglomeration.alone(borders.features), threshold)
+    components, _ = ndimage.label(agglomeration.close(regions) > threshold)
+    expected = np.where(components > 0, group[regions.labels - 1] + 1, 0)
+    # A component lies in one group; a group is several only where a region is a pixel wide.
+    for number in range(1, components.max() + 1):
+        assert len(np.unique(expected[components == number])) == 1
+    first, second = borders.pairs.T
+    level = np.full(len(borders.pairs), np.inf)
+    np.minimum.at(level, borders.edges, agglomeration.close(regions).ravel()[borders.pixels])
+    apart = group[first] != group[second]
+    assert (level[apart] <= threshold).all()
+
+
+def test_overlap_is_the_shared_part_of_what_two_regions_lie_over():
+    here = find_regions(three_cells())
+    before = np.full((8, 23), 0.99, np.float32)
+    # Of the first cell 6 of 7 columns lie over one region, of the second 7 of 7 over the other.
+    before[:, 6] = 0.1
+    neighbour = find_regions(before)
+    overlap = find_borders(here, [neighbour]).features[:, -1]
+    np.testing.assert_allclose(overlap, [0, 1])
+    np.testing.assert_allclose(find_borders(here, [neighbour, here]).features[:, -1], [0, 1])
+    np.testing.assert_allclose(find_borders(here, [here]).features[:, -1], [0, 0])
+
+
+@pytest.fixture(scope="module")
+def faint():
+    _, labels = make_synthetic(12, 160, seed=3)
+    labels = labels > 0
+    return imperfect_probability(labels), labels
+
+
+def test_cells_are_better_than_at_any_threshold(faint):
+    probability, labels = faint
+    agglomeration = learn_agglomeration([(probability[:8], labels[:8])])
+    closed = agglomeration.close_stack(probability[8:])
+    for metric in (v_rand, v_info):
+        oracle = metric(probability[8:], labels[8:], np.linspace(0, 1, 21))
+        assert metric(closed, labels[8:], MERGE_THRESHOLD).value > oracle.value
+    again = Agglomeration.from_dict(json.loads(json.dumps(agglomeration.as_dict())))
+    np.testing.assert_array_equal(again.close_stack(probability[8:]), closed)
+
+
+def test_the_rule_is_the_logistic_regression_of_its_features(faint):
+    probability, labels = faint
+    agglomeration = learn_agglomeration([(probability[:4], labels[:4]), (probability[5:6], labels[5:6])])
+    features, one_cell = [], []
+    for block in (range(4), range(5, 6)):
+        cut = [find_regions(probability[z]) for z in block]
+        for index, z in enumerate(block):
+            borders = find_borders(cut[index], neighbours_of(cut, index))
+            truth, _ = ndimage.label(labels[z])
+            for pair, row in zip(borders.pairs, borders.features, strict=True):
+                counts = [np.bincount(truth[cut[index].labels == region + 1])[1:] for region in pair]
+                if all(count.any() for count in counts):
+                    features.append(row[: len(FEATURES)])
+                    one_cell.append(counts[0].argmax() == counts[1].argmax())
+    features = np.array(features)
+    standard = (features - features.mean(axis=0)) / features.std(axis=0)
+    reference = LogisticRegression(C=1 / 3, tol=1e-8, max_iter=1000).fit(standard, one_cell)
+    np.testing.assert_allclose(agglomeration.alone(features), reference.predict_proba(standard)[:, 1], atol=1e-3)
+    # The single section has no neighbours to learn from, and needs none.
+    assert agglomeration.among_neighbours is not None
+    assert learn_agglomeration([(probability[:1], labels[:1])]).among_neighbours is None
+
+
+def test_nothing_to_learn_from_is_an_error_and_nothing_to_close_is_not():
+    blank = np.full((2, 16, 16), 0.5, np.float32)
+    with pytest.raises(ValueError, match="no border inside a cell"):
+        learn_agglomeration([(blank, blank > 0)])
+    agglomeration = Agglomeration(rule_of("mean probability"), None)
+    assert (agglomeration.close_stack(blank) == 0).all()
+    assert (agglomeration.close_stack(np.ones((1, 16, 16), np.float32)) == 1).all()
