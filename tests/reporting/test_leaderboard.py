@@ -48,6 +48,15 @@ def evaluation(folder, model, seed=0, protocol="heldout", digest="a" * 32, error
     return table
 
 
+def test_seeds_that_were_scored_differently_are_not_pooled(tmp_path):
+    evaluation(tmp_path, "unet2", 0)
+    evaluation(tmp_path, "unet2", 1)
+    file = tmp_path / "unet2-heldout-fold0-seed1" / "evaluation" / "metrics.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"cells": "agglomeration"}))
+    with pytest.raises(InputError, match="runs of unet2 were scored with cells by agglomeration and by threshold"):
+        make_boards(find_evaluations(tmp_path))
+
+
 def test_models_are_ranked_and_seeds_averaged_per_section(tmp_path):
     tables = [evaluation(tmp_path, "unet2", seed, error=0.03) for seed in range(3)]
     evaluation(tmp_path, "dmcn", error=0.1)

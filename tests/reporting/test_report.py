@@ -67,6 +67,17 @@ def test_the_effect_of_a_change_is_changed_minus_unchanged(tmp_path):
     assert effect["low"] > 0.03
 
 
+def test_agglomeration_is_compared_with_thresholds_on_the_same_runs(tmp_path):
+    tables = [make_run(tmp_path, f"run{seed}", 0.05, seed=seed) for seed in (0, 1)]
+    for seed, table in enumerate(tables):
+        table["v_rand_thresholded"] = table["v_rand"] - 0.01 * (1 + seed)
+        table["v_info_thresholded"] = table["v_info"] + 0.02
+        table.to_csv(tmp_path / f"run{seed}" / "evaluation" / "scores.csv", index=False)
+    table = ablations(read_runs(tmp_path)).set_index("metric")
+    assert set(table["change"]) == {"cells by threshold"}
+    assert table["mean"].to_dict() == pytest.approx({"v_rand": -0.015, "v_info": 0.02, "pixel_error": 0.0})
+
+
 def test_a_change_is_compared_on_the_seeds_that_both_have(tmp_path):
     make_run(tmp_path, "base0", 0.05, seed=0, variation="short")
     make_run(tmp_path, "base1", 0.20, seed=1, variation="short")
