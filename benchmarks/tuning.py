@@ -23,7 +23,7 @@ from emseg.tracking.tuning import StudyMirror
 from emseg.training.run import train_model
 from emseg.tuning.report import trial_tflop
 from emseg.tuning.space import suggest
-from emseg.tuning.study import EPOCHS, Events, best_of, open_study, run_worker, score_validation
+from emseg.tuning.study import EPOCHS, Events, best_of, open_study, run_worker, score_network
 
 TRIALS = 16
 
@@ -70,10 +70,10 @@ class Accounts:
             self.work += time.perf_counter() - started - told
 
     def score(self, *arguments: Any) -> float:
-        """`score_validation`."""
+        """`score_network`."""
         started = time.perf_counter()
         try:
-            return score_validation(*arguments)
+            return score_network(*arguments)
         finally:
             self.work += time.perf_counter() - started
 
@@ -90,7 +90,7 @@ def run_study(name: str, settings: Settings, source: Source, points: list[dict[s
     started = time.perf_counter()
     with (
         patch.object(study_module, "train_model", accounts.train),
-        patch.object(study_module, "score_validation", accounts.score),
+        patch.object(study_module, "score_network", accounts.score),
     ):
         run_worker(study, settings, source, Events(mirror.began, mirror.epoch, mirror.ended))
     wall = time.perf_counter() - started

@@ -504,8 +504,8 @@ def predict(
 ) -> None:
     """Segment sections with the champion. The same command goes on where a killed one stopped.
 
-    The result is like the input: same axes, resolution and compression. Masks and cells use the threshold that
-    validation chose.
+    The result is like the input: same axes, resolution and compression. Masks and cells are told apart as the
+    model was scored.
 
     Examples:
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from emseg.metrics.challenge import ChallengeSweep
+from emseg.metrics.challenge import ChallengeSweep, cross_fitted
 from emseg.metrics.inputs import binarise, prepare
 from emseg.metrics.overlap import section_dice, section_iou, section_iou_thresholded, section_pixel_error
 from emseg.metrics.rand import section_rand_error
 from emseg.metrics.segments import section_adapted_rand_error, section_variation_of_information
 from emseg.metrics.warping import warping_error
-from emseg.settings import LEAKING_PROTOCOLS, PROTOCOLS
+from emseg.settings import LEAKING_PROTOCOLS, PROTOCOLS, ValidationMetric
 
 PIXEL_METRICS = {
     "iou": section_iou,
@@ -111,6 +111,19 @@ def score_pixels(probability: np.ndarray, label: np.ndarray, threshold: float = 
 def score_segments(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> pd.DataFrame:
     """The part of `score_stack` that compares cells."""
     return _score(probability, label, threshold, _segment_scores)
+
+
+def score_validation(
+    probability: np.ndarray, label: np.ndarray, metrics: Iterable[ValidationMetric]
+) -> dict[ValidationMetric, float]:
+    """Means over validation sections (Z, Y, X): V_rand and V_info `cross_fitted`, pixel metrics at 0.5."""
+    pixels = score_pixels(probability, label)
+    return {
+        metric: cross_fitted(probability, label, metric)
+        if metric == "v_rand" or metric == "v_info"
+        else float(pixels[metric].mean())
+        for metric in metrics
+    }
 
 
 def _segment_scores(predicted: np.ndarray, interior: np.ndarray) -> dict[str, float]:

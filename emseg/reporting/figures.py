@@ -93,14 +93,14 @@ def border_errors(predicted: np.ndarray, label: np.ndarray) -> tuple[np.ndarray,
 
 
 def thresholds_figure(title: str, curves: pd.DataFrame, chosen: dict[str, float]) -> Figure:
-    """V_rand and V_info over thresholds, on validation and test sections, with the thresholds that were chosen."""
+    """V_rand and V_info over thresholds, on validation and test sections, with the thresholds that scores use."""
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     figure.suptitle(title, fontsize=11)
     for axis, metric, name in zip(figure.subplots(1, 2), ("v_rand", "v_info"), ("V_rand", "V_info"), strict=True):
         for sections, style in (("validation", "--"), ("test", "-")):
             axis.plot(curves["threshold"], curves[f"{sections}_{metric}"], style, marker=".", label=sections)
         axis.axvline(chosen[metric], color="0.6", linewidth=1)
-        axis.text(chosen[metric], 0.02, "chosen on validation ", fontsize=8, color="0.4", ha="right")
+        axis.text(chosen[metric], 0.02, "used for scores ", fontsize=8, color="0.4", ha="right")
         axis.set_xlabel("threshold")
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)

@@ -13,10 +13,9 @@ from torch import nn
 
 from emseg.errors import RunError
 from emseg.inference import Predictor
-from emseg.metrics.challenge import cross_fitted
-from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_pixels
+from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_validation
 from emseg.models.network import Network
-from emseg.settings import RecipeSettings
+from emseg.settings import RecipeSettings, ValidationMetric
 from emseg.training.averaging import WeightAverage
 from emseg.training.distributed import Ranks
 from emseg.training.losses import Loss
@@ -25,7 +24,7 @@ from emseg.training.progress import Progress
 from emseg.training.record import FAILED, RunRecord
 from emseg.training.samples import Sample, TrainingSamples
 
-_VALIDATION_METRICS = ("iou", "dice", "pixel_error")
+_VALIDATION_METRICS: tuple[ValidationMetric, ...] = ("iou", "dice", "pixel_error")
 _SIDE_WEIGHT = 0.5
 """Of the mean loss of the levels that are supervised beside the network's own logits."""
 _CHECK_EVERY = 8
@@ -253,13 +252,11 @@ class Trainer:
         if not np.isfinite(probability).all():
             raise TrainingDiverged(f"the network predicts NaN after epoch {self.state.epoch + 1}; training stopped")
         self.state.collapsed = is_collapsed(probability)
-        pixels = score_pixels(probability, labels)
-        scores: dict[str, float] = {metric: float(pixels[metric].mean()) for metric in _VALIDATION_METRICS}
-        stopping = self.recipe.early_stopping
         # V_rand and V_info cost more than the prediction, so only where the recipe looks at them.
-        for metric in ("v_rand", "v_info"):
-            if metric in (self.recipe.select_metric, stopping.metric if stopping else None):
-                scores[metric] = cross_fitted(probability, labels, metric)
+        metrics = [*_VALIDATION_METRICS, self.recipe.select_metric]
+        if (stopping := self.recipe.early_stopping) and stopping.metric != "train_loss":
+            metrics.append(stopping.metric)
+        scores = score_validation(probability, labels, dict.fromkeys(metrics))
         return {f"validation_{metric}": value for metric, value in scores.items()}
 
     def _judge(self, row: dict[str, float]) -> None:

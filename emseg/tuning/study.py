@@ -21,8 +21,7 @@ from emseg.data.augmented import AugmentedSet, FoldData, fold_data
 from emseg.data.sources import Source
 from emseg.errors import InputError, RunError
 from emseg.inference import Predictor
-from emseg.metrics.challenge import cross_fitted
-from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_pixels
+from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_validation
 from emseg.settings import LEAKING_PROTOCOLS, Settings, ValidationMetric
 from emseg.training.distributed import training_device
 from emseg.training.lineage import describe_lineage
@@ -173,12 +172,10 @@ def workers_of(study: optuna.Study) -> list[dict[str, Any]]:
     return [value for key, value in study.user_attrs.items() if key.startswith(_WORKER)]
 
 
-def score_validation(predictor: Predictor, data: FoldData, metric: ValidationMetric) -> float:
-    """A metric on the validation sections: V_rand and V_info `cross_fitted`, pixel metrics at 0.5."""
+def score_network(predictor: Predictor, data: FoldData, metric: ValidationMetric) -> float:
+    """A metric on the validation sections."""
     probability = np.stack(list(predictor.stream(data.validation_images)))
-    if metric == "v_rand" or metric == "v_info":
-        return cross_fitted(probability, data.validation_labels, metric)
-    return float(score_pixels(probability, data.validation_labels)[metric].mean())
+    return score_validation(probability, data.validation_labels, [metric])[metric]
 
 
 def _train_and_score(
@@ -231,7 +228,7 @@ def _train_and_score(
     predictor = Predictor(network, mode=recipe.prediction, test_time_augmentation=recipe.test_time_augmentation)
     if is_collapsed(next(predictor.stream(data.validation_images[:1]))[None]):
         trial.set_user_attr(STATUS, "collapsed")
-    quality = score_validation(predictor, data, tuning.metric)
+    quality = score_network(predictor, data, tuning.metric)
     if tuning.cost is None:
         return (quality,)
     return quality, gflop(settings, source) if tuning.cost == "gflop" else record.read()["training_seconds"]
