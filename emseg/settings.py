@@ -249,7 +249,8 @@ class TuningSettings(_Settings):
     resource: Literal["epochs", "seconds"]
     """What pruning counts in: a trial's epochs, or its seconds of training."""
     minimum_resource: int = Field(ge=1)
-    """Before a trial may be pruned; rungs of successive halving follow at multiples of 3."""
+    """Before a trial may be pruned; rungs of successive halving follow at multiples of 3. The trials a study starts
+    with, the current settings and the study's, are never pruned."""
     largest_gflop: float | None = Field(gt=0)
     """Per crop and step; larger networks are not trained."""
     space: SpaceSettings

@@ -132,6 +132,7 @@ def run_worker(
     split = split_of(settings, source, fold)
     augmented = load_or_make_augmented(settings, source, settings.tuning.model, fold)
     data = fold_data(source, split, augmented, seed)
+    starts = starting_points(settings)
     workers = workers_of(study)
     study.set_user_attr(f"{_WORKER}{uuid.uuid4().hex}", describe_lineage(training_device()))
     study.sampler = optuna.samplers.TPESampler(
@@ -146,7 +147,9 @@ def run_worker(
         own = apply_point(settings, point)
         record = RunRecord(STUDIES / study.study_name / f"trial-{trial.number:04d}" / "training")
         events.began(trial, point)
-        return _train_and_score(trial, own, source, augmented, data, fold, seed, record, events)
+        # A start that is pruned might have been better than all that come after it.
+        may_prune = point not in starts
+        return _train_and_score(trial, own, source, augmented, data, fold, seed, record, events, may_prune)
 
     if _finished_trials(study) >= settings.tuning.trials:
         return
@@ -188,6 +191,7 @@ def _train_and_score(
     seed: int,
     record: RunRecord,
     events: Events,
+    may_prune: bool,
 ) -> tuple[float, ...]:
     import optuna
 
@@ -210,7 +214,8 @@ def _train_and_score(
                 continue
             reported = spent
             trial.report(row[f"validation_{tuning.metric}"], spent)
-            if trial.should_prune() and epochs < recipe.epochs:
+            # Asked of every trial, since that is how the others are compared with it.
+            if trial.should_prune() and may_prune and epochs < recipe.epochs:
                 raise optuna.TrialPruned
 
     try:

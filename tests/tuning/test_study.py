@@ -202,6 +202,19 @@ def test_the_searched_metric_is_what_pruning_and_the_kept_epoch_look_at(params, 
     assert study.trials[0].value == pytest.approx(max(history.values()))
 
 
+def test_no_start_is_pruned_and_other_trials_are(params, source):
+    settings = changed(params, metric="dice", trials=7)
+    study = open_study(settings, source, "starts")
+    starts = starting_points(settings)
+    for channels in (2, 4, 2):
+        study.enqueue_trial(starts[0] | {"base_channels": channels, "learning_rate": 0.001})
+    study.pruner = optuna.pruners.ThresholdPruner(lower=2.0)  # wants every trial gone
+    run_worker(study, settings, source, Events())
+    states = [trial.state.name for trial in study.trials[:7]]
+    assert states == ["COMPLETE"] * len(starts) + ["PRUNED"] * (7 - len(starts))
+    assert [trial.user_attrs["epochs"] for trial in study.trials[:7]] == [2] * len(starts) + [1] * (7 - len(starts))
+
+
 def test_the_report_counts_what_was_trained_and_what_pruning_saved(params, source, emseg, tmp_path):
     changed(params, metric="v_info", trials=6)
     assert emseg("tune", "--settings", params)[0] == 0
