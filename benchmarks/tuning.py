@@ -1,8 +1,8 @@
 """Tuning: what pruning saves against the same trials without it, and what the tuner costs beside its trials.
 
 Two studies train the same points, those that a study starts with and others drawn at random: one pruned by successive
-halving, one to the end. Both are told to MLflow. Compute is arithmetic of convolutions; the tuner's share is the time of
-a study that is neither training nor scoring: sampling, storage, pruning and MLflow.
+halving, one to the end. Both are told to MLflow. Compute is arithmetic of convolutions; the tuner's share is the time
+of a study that is neither training nor scoring: sampling, storage, pruning and MLflow.
 """
 
 import os
