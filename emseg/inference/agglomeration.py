@@ -15,7 +15,7 @@ is 0.5: merged is what is more likely one cell than two.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -117,8 +117,7 @@ class Agglomeration:
 
     def close_stack(self, probability: np.ndarray) -> np.ndarray:
         """`close` of every section of a stack (Z, Y, X) of consecutive sections."""
-        cut = [find_regions(section) for section in probability]
-        return np.stack([self.close(regions, neighbours_of(cut, z)) for z, regions in enumerate(cut)])
+        return np.stack([self.close(regions, neighbours) for regions, neighbours in cut_stack(probability)])
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it; `from_dict` reads it."""
@@ -135,23 +134,22 @@ class Agglomeration:
         return cls(LogisticRule(**values["alone"]), LogisticRule(**among) if among else None)
 
 
-def learn_agglomeration(stacks: Sequence[tuple[np.ndarray, np.ndarray]]) -> Agglomeration:
+def learn_agglomeration(stacks: Iterable[tuple[Iterable[np.ndarray], np.ndarray]]) -> Agglomeration:
     """Learn from labelled sections which borders between regions are inside a cell.
 
     Args:
-        stacks: pairs of probability, float (Z, Y, X) in [0, 1], and label, bool (Z, Y, X), of consecutive sections.
+        stacks: of consecutive sections: their probabilities, float (Y, X) in [0, 1], one after the other, and their
+            labels, bool (Z, Y, X).
 
     Raises:
         ValueError: no border is inside a cell, or none between two, so nothing can be learned.
     """
     alone: list[_Examples] = []
     among: list[_Examples] = []
-    for probability, label in stacks:
-        cut = [find_regions(section) for section in probability]
-        for z, regions in enumerate(cut):
-            neighbours = neighbours_of(cut, z)
+    for probabilities, labels in stacks:
+        for (regions, neighbours), label in zip(cut_stack(probabilities), labels, strict=True):
             borders = find_borders(regions, neighbours)
-            first, second = _true_cells(regions, label[z])[borders.pairs].T
+            first, second = _true_cells(regions, label)[borders.pairs].T
             known = (first > 0) & (second > 0)
             examples = borders.features[known], (first == second)[known]
             alone.append((examples[0][:, : len(FEATURES)], examples[1]))
@@ -178,9 +176,17 @@ def find_regions(probability: np.ndarray) -> Regions:
     return Regions(np.asarray(probability, np.float32), labels.astype(np.int32), count)
 
 
-def neighbours_of(cut: Sequence[Regions], z: int) -> list[Regions]:
-    """The regions of the sections before and after section `z` of a stack."""
-    return [cut[other] for other in (z - 1, z + 1) if 0 <= other < len(cut)]
+def cut_stack(probabilities: Iterable[np.ndarray]) -> Iterator[tuple[Regions, list[Regions]]]:
+    """Each of the consecutive sections cut into regions, with the sections before and after it; holds three."""
+    before: Regions | None = None
+    here: Regions | None = None
+    for probability in probabilities:
+        after = find_regions(probability)
+        if here:
+            yield here, [before, after] if before else [after]
+        before, here = here, after
+    if here:
+        yield here, [before] if before else []
 
 
 def find_borders(regions: Regions, neighbours: Sequence[Regions] = ()) -> Borders:

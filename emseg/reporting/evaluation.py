@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,8 @@ def evaluate_record(
         for name in THRESHOLDED_METRICS:
             per_section[name] = thresholded[name.removesuffix("_thresholded")]
         agglomeration = _learn(record, source, split, predictor, data)
-        validation = sweep_thresholds(agglomeration.close_stack(validated), data.validation_labels)
+        blocks = [agglomeration.close_stack(validated[block]) for block in _blocks(split.validation)]
+        validation = sweep_thresholds(np.concatenate(blocks), data.validation_labels)
         found = _Cells(validation, agglomeration.close_stack(probability), agglomeration)
     per_section = per_section.merge(found.score(data.test_labels))
     oracle = sweep_thresholds(found.probability, data.test_labels)
@@ -180,17 +181,21 @@ def draw_evaluation(record: RunRecord, source: Source, augmented: AugmentedSet) 
 
 
 def _learn(record: RunRecord, source: Source, split: Split, predictor: Predictor, data: FoldData) -> Agglomeration:
-    """What the training sections teach; a block that is cut out of them separates neighbours."""
-    sections = np.array(split.training)
-    blocks = np.split(sections, np.flatnonzero(np.diff(sections) > 1) + 1)
-    stacks = [
-        (np.stack(list(predictor.stream(data.normalization.grey(source.images[block])))), source.labels[block])
-        for block in blocks
-    ]
+    """What the training sections teach."""
+    training = np.array(split.training)
+    blocks = [training[block] for block in _blocks(split.training)]
+    grey = data.normalization.grey
     try:
-        return learn_agglomeration(stacks)
+        return learn_agglomeration(
+            (predictor.stream(grey(source.images[block])), source.labels[block]) for block in blocks
+        )
     except ValueError as error:
         raise InputError(f"{record.folder}: no agglomeration can be learned, {error}; use cells: threshold") from error
+
+
+def _blocks(sections: Sequence[int]) -> list[np.ndarray]:
+    """Where consecutive sections stand among `sections`: what is cut out of a stack separates neighbours."""
+    return np.split(np.arange(len(sections)), np.flatnonzero(np.diff(sections) > 1) + 1)
 
 
 def _split(record: RunRecord, source: Source) -> Split:

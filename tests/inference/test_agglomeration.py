@@ -16,10 +16,10 @@ from emseg.inference.agglomeration import (
     MERGE_THRESHOLD,
     Agglomeration,
     LogisticRule,
+    cut_stack,
     find_borders,
     find_regions,
     learn_agglomeration,
-    neighbours_of,
 )
 from emseg.metrics import v_info, v_rand
 
@@ -128,14 +128,14 @@ def test_the_rule_is_the_logistic_regression_of_its_features(faint):
     agglomeration = learn_agglomeration([(probability[:4], labels[:4]), (probability[5:6], labels[5:6])])
     features, one_cell = [], []
     for block in (range(4), range(5, 6)):
-        cut = [find_regions(probability[z]) for z in block]
-        for index, z in enumerate(block):
-            borders = find_borders(cut[index], neighbours_of(cut, index))
+        for z in block:
+            regions = find_regions(probability[z])
+            borders = find_borders(regions)
             truth, _ = ndimage.label(labels[z])
             for pair, row in zip(borders.pairs, borders.features, strict=True):
-                counts = [np.bincount(truth[cut[index].labels == region + 1])[1:] for region in pair]
+                counts = [np.bincount(truth[regions.labels == region + 1])[1:] for region in pair]
                 if all(count.any() for count in counts):
-                    features.append(row[: len(FEATURES)])
+                    features.append(row)
                     one_cell.append(counts[0].argmax() == counts[1].argmax())
     features = np.array(features)
     standard = (features - features.mean(axis=0)) / features.std(axis=0)
@@ -153,3 +153,14 @@ def test_nothing_to_learn_from_is_an_error_and_nothing_to_close_is_not():
     agglomeration = Agglomeration(rule_of("mean probability"), None)
     assert (agglomeration.close_stack(blank) == 0).all()
     assert (agglomeration.close_stack(np.ones((1, 16, 16), np.float32)) == 1).all()
+
+
+def test_a_stack_is_cut_with_the_sections_before_and_after(faint):
+    probability, _ = faint
+    for count in (1, 2, 4):
+        for z, (regions, neighbours) in enumerate(cut_stack(iter(probability[:count]))):
+            assert (regions.probability == probability[z]).all()
+            expected = [other for other in (z - 1, z + 1) if 0 <= other < count]
+            assert len(neighbours) == len(expected)
+            for neighbour, other in zip(neighbours, expected, strict=True):
+                assert (neighbour.labels == find_regions(probability[other]).labels).all()
