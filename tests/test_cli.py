@@ -37,6 +37,10 @@ def test_train_evaluate_leaderboard_publish(project, emseg):
     assert code == 0
     scores = json.loads(out)
     assert scores["protocol"] == "heldout"
+    code, out, _ = emseg("evaluate", "runs/single/unet2-fold0-seed0", "--cells", "agglomeration", "--json")
+    assert code == 0
+    assert json.loads(out)["v_rand_thresholded"] == scores["v_rand"]
+    assert json.loads(emseg("evaluate", "runs/single/unet2-fold0-seed0", "--json")[1]) == scores
     code, out, _ = emseg("leaderboard", "--csv", "board.csv", "--markdown", "board.md", "--json")
     assert code == 0
     rows = json.loads(out)
