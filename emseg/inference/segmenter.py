@@ -32,7 +32,7 @@ class Segmenter:
 
     Attributes:
         predictor: network, normalisation and mode of prediction.
-        threshold: that sections which were not tested on chose, for cells.
+        threshold: for cells; chosen on validation sections, or that of the agglomeration.
         grey_levels: quantiles of the training sections, normalised.
         name: what to call the model, such as models:/emseg-membrane/3.
         fingerprint: of weights and settings; two segmenters with the same one give the same result.
@@ -86,7 +86,10 @@ class Segmenter:
         return CONTOUR if self.agglomeration else min(self.threshold, CONTOUR)
 
     def _probability(self, read: Callable[[int], np.ndarray], z: int) -> np.ndarray:
-        section = read(z)
+        try:
+            section = read(z)
+        except InputError as error:
+            raise InputError(f"section {z}: {error}") from error
         if section.dtype.kind == "f" and not np.isfinite(section).all():
             raise InputError(f"section {z} holds NaN or infinite grey levels; mend it first")
         return next(self.predictor.stream([section]))

@@ -66,8 +66,8 @@ def segment_file(
         partial = target.with_name(f".{target.name}.partial")
         _begin(partial, _identity(segmenter, sections, output))
         files = [partial / f"{z:06d}.npy" for z in range(len(sections))]
-        missing = [z for z, file in enumerate(files) if not file.is_file()]
-        results = segmenter.segment(sections.read, len(sections), output, missing)
+        missing = {z for z, file in enumerate(files) if not file.is_file()}
+        results = segmenter.segment(sections.read, len(sections), output, sorted(missing))
         for z, file in enumerate(files):
             if z in missing:
                 try:

@@ -211,8 +211,7 @@ Trained on {_count(split["training"])}, validated on {_count(split["validation"]
 
 ## Scores
 
-Protocol {metrics["protocol"]}, cells by {metrics.get("cells", "threshold")} at {metrics["threshold"]} (chosen on
-sections that are not tested on), pixels at 0.5.
+Protocol {metrics["protocol"]}, cells by {_cells(metrics)}, pixels at 0.5.
 {leaks}
 | metric | mean over sections | 95 % interval |
 |---|---|---|
@@ -229,6 +228,12 @@ it is not for diagnosis.
 Commit {lineage["git_commit"]}{" with uncommitted changes" if lineage["git_dirty"] else ""}, on
 {lineage["device"]}, torch {lineage["packages"]["torch"]}. `emseg lineage` prints the commands.
 """
+
+
+def _cells(metrics: dict[str, Any]) -> str:
+    if metrics.get("cells") == "agglomeration":
+        return "agglomeration, learned on the training sections"
+    return f"threshold {metrics['threshold']}, chosen on validation"
 
 
 def _count(sections: list[int]) -> str:
