@@ -33,6 +33,7 @@ from emseg.errors import InputError
 from emseg.files import atomic_folder, write_json
 from emseg.inference import Predictor
 from emseg.inference.agglomeration import MERGE_THRESHOLD, Agglomeration, learn_agglomeration
+from emseg.inference.segmenter import CONTOUR
 from emseg.metrics.challenge import ChallengeSweep
 from emseg.metrics.scoring import (
     ALL_METRICS,
@@ -42,6 +43,7 @@ from emseg.metrics.scoring import (
     score_pixels,
     score_segments,
 )
+from emseg.metrics.warping import warping_error
 from emseg.reporting.baselines import score_baselines
 from emseg.settings import CellMethod, ProtocolSettings
 from emseg.training.record import FINISHED, RunRecord
@@ -57,10 +59,14 @@ _PANELS = 6
 
 @dataclass(frozen=True)
 class _Cells:
-    """How cells are told apart: what is thresholded for them on test sections, where, and by what rule it was made."""
+    """How cells are told apart: what is thresholded for them on test sections, where, and by what rule it was made.
+
+    `closed` is the probability itself where there is no agglomeration.
+    """
 
     validation: ChallengeSweep
     probability: np.ndarray
+    closed: np.ndarray
     agglomeration: Agglomeration | None = None
 
     @property
@@ -74,9 +80,15 @@ class _Cells:
 
     def score(self, labels: np.ndarray) -> pd.DataFrame:
         """Metrics of cells, a row per section."""
-        table = score_segments(self.probability, labels, self.threshold)
+        table = score_segments(self.closed, labels, self.threshold)
         if self.info_threshold != self.threshold:
-            table.update(score_segments(self.probability, labels, self.info_threshold)[list(_INFO_METRICS)])
+            table.update(score_segments(self.closed, labels, self.info_threshold)[list(_INFO_METRICS)])
+        if self.agglomeration:
+            # It compares pixels too, so it is of the mask, whose membranes are as wide as the network sees them.
+            masks = (self.closed > self.threshold) & (self.probability > CONTOUR)
+            table["warping_error"] = [
+                warping_error(mask, label).value for mask, label in zip(masks, labels, strict=True)
+            ]
         return table
 
 
@@ -113,7 +125,7 @@ def evaluate_record(
     predictor = Predictor(network, mode=recipe["prediction"], test_time_augmentation=recipe["test_time_augmentation"])
     probability = np.stack(list(predictor.stream(data.test_images)))
     validated = np.stack(list(predictor.stream(data.validation_images)))
-    found = _Cells(sweep_thresholds(validated, data.validation_labels), probability)
+    found = _Cells(sweep_thresholds(validated, data.validation_labels), probability, probability)
     per_section = score_pixels(probability, data.test_labels, PIXEL_THRESHOLD)
     # Warped copies have no neighbouring sections.
     if (cells or recipe.get("cells", "threshold")) == "agglomeration" and not split.divides_augmented:
@@ -123,9 +135,9 @@ def evaluate_record(
         agglomeration = _learn(record, source, split, predictor, data)
         blocks = [agglomeration.close_stack(validated[block]) for block in _blocks(split.validation)]
         validation = sweep_thresholds(np.concatenate(blocks), data.validation_labels)
-        found = _Cells(validation, agglomeration.close_stack(probability), agglomeration)
+        found = _Cells(validation, probability, agglomeration.close_stack(probability), agglomeration)
     per_section = per_section.merge(found.score(data.test_labels))
-    oracle = sweep_thresholds(found.probability, data.test_labels)
+    oracle = sweep_thresholds(found.closed, data.test_labels)
     per_section["v_rand_oracle"] = oracle.v_rand().per_section
     per_section["v_info_oracle"] = oracle.v_info().per_section
     per_section["section"] = data.test_sections
@@ -159,7 +171,7 @@ def evaluate_record(
         curves.to_csv(folder / "thresholds.csv", index=False, float_format="%.6f", lineterminator="\n")
         write_stack(folder / "probability.tif", np.rint(probability * 255).astype(np.uint8))
         if found.agglomeration:
-            write_stack(folder / CELLS_FILE, np.rint(found.probability * 255).astype(np.uint8))
+            write_stack(folder / CELLS_FILE, np.rint(found.closed * 255).astype(np.uint8))
             write_json(folder / AGGLOMERATION_FILE, found.agglomeration.as_dict())
         if with_figures:
             _draw(folder, record, data)

@@ -142,7 +142,7 @@ NOTE = (
     "Mean over test sections, 95 % bootstrap interval over sections in brackets. Models of one group cannot be told "
     "apart by V_rand (paired bootstrap over sections and seeds, Holm-corrected, 5 %). By threshold, V_rand and V_info "
     "each use the one at which it is best on validation sections, warping error that of V_rand; cells by "
-    "agglomeration are merged down to 0.5; pixel metrics use 0.5. "
+    "agglomeration are merged down to 0.5, and warping error is that of their mask; pixel metrics use 0.5. "
     "Rows marked study are the reference study's, whose protocol tests on warped copies of training sections: "
     "an upper bound, comparable only with protocol paper."
 )

@@ -76,6 +76,9 @@ def test_agglomeration_learns_from_training_sections_alone(tmp_path, source, rec
         assert metrics[f"{name}_thresholded"] == thresholded[name]
         assert metrics[f"{name}_oracle"]["mean"] == pytest.approx(metric(closed, source.labels[test]).value)
     assert metrics["pixel_error"] == thresholded["pixel_error"]
+    masks = (closed > 0.5) & (knowing[test] > 0.5)
+    warping = [warping_error(mask, label).value for mask, label in zip(masks, source.labels[test], strict=True)]
+    assert metrics["warping_error"]["mean"] == pytest.approx(np.mean(warping))
     assert (metrics["cells"], metrics["threshold"], metrics["v_info_threshold"]) == ("agglomeration", 0.5, 0.5)
     assert len(list((evaluation_folder(record) / "overlays").iterdir())) == 2
 
