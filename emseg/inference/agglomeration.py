@@ -109,9 +109,9 @@ class Agglomeration:
             float32 (Y, X) in [0, 1]; 0 everywhere if there are no regions.
         """
         closed = np.full(regions.labels.shape, float(regions.count > 0), np.float32)
-        borders = find_borders(regions, neighbours if self.among_neighbours else ())
-        rule = self.among_neighbours if self.among_neighbours and neighbours else self.alone
-        levels = _merge_levels(borders, rule(borders.features)).astype(np.float32)
+        rule = self.among_neighbours if neighbours else None
+        borders = find_borders(regions, neighbours if rule else ())
+        levels = _merge_levels(borders, (rule or self.alone)(borders.features)).astype(np.float32)
         np.minimum.at(closed.reshape(-1), borders.pixels, levels[borders.edges])
         return closed
 
