@@ -15,6 +15,7 @@ PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 ValidationMetric = Literal["v_rand", "v_info", "iou", "dice", "pixel_error"]
 """V_rand and V_info at a threshold chosen on the other half of the validation sections, the others at 0.5."""
 CellMethod = Literal["threshold", "agglomeration"]
+TestTimeAugmentation = bool | Literal["turned"]
 LEAKING_PROTOCOLS = ("paper",)
 """Protocols whose test images are warped copies of training sections: upper bounds, not generalisation."""
 
@@ -105,6 +106,9 @@ class NetworkSettings(_Settings):
     dropout: float | list[float] | None = None
     padding: Literal["same", "valid"] | None = None
     normalization: Literal["batch", "none"] | None = None
+    neighbours: int | None = Field(default=None, ge=0, le=3)
+    """Sections before and after the one that is segmented that the network sees too, as channels. Residual U-Nets only;
+    needs fresh augmentation, since augmented images have no neighbours."""
 
     def overrides(self) -> dict[str, Any]:
         """The settings that were given, as keyword arguments of `build_model`."""
@@ -153,7 +157,8 @@ class RecipeSettings(_Settings):
     """Which weights are kept: of the best epoch on the validation sections, or of the last epoch."""
     select_metric: ValidationMetric
     prediction: Literal["auto", "overlap_tile", "average", "resize"]
-    test_time_augmentation: bool
+    test_time_augmentation: TestTimeAugmentation
+    """False; true: the mean over the 8 symmetries of the square; turned: also of the section turned by 45 degrees."""
     cells: CellMethod
     """Cells are the components above a threshold, or regions merged by a rule that is learned on the training sections
     (`emseg.inference.agglomeration`). Images of protocol `paper` have no neighbours: there always by threshold."""

@@ -142,7 +142,8 @@ class FoldData:
     """Everything one training run and its evaluation see.
 
     `images` arrays are uint8 (N, Y, X), normalised grey levels times 255; labels are bool; separations float16.
-    `test_sections` names the test images: section numbers, or numbers of augmented images under `paper`.
+    `validation_sections` and `test_sections` name the images: section numbers, or numbers of augmented images under
+    `paper`.
     """
 
     images: np.ndarray
@@ -150,6 +151,7 @@ class FoldData:
     separations: np.ndarray
     validation_images: np.ndarray
     validation_labels: np.ndarray
+    validation_sections: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
     test_sections: np.ndarray
@@ -169,6 +171,7 @@ def fold_data(source: Source, split: Split, augmented: AugmentedSet, seed: int) 
             augmented.separations[training],
             augmented.images[validation],
             augmented.labels[validation],
+            validation,
             augmented.images[test],
             augmented.labels[test],
             test,
@@ -186,6 +189,7 @@ def fold_data(source: Source, split: Split, augmented: AugmentedSet, seed: int) 
         augmented.separations,
         grey(source.images[validation]),
         source.labels[validation],
+        validation,
         grey(stacks[0][test]),
         stacks[1][test],
         test,

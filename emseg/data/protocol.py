@@ -5,6 +5,7 @@ Blocks are contiguous in z because neighbouring sections look alike: a random sp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +76,15 @@ def split_sections(settings: ProtocolSettings, sections: int, fold: int = 0, tes
         )
     cut = len(remaining) - settings.validation
     return Split(settings.name, fold, remaining[:cut], remaining[cut:], test)
+
+
+def consecutive(sections: Sequence[int] | np.ndarray) -> list[np.ndarray]:
+    """Where consecutive sections stand among `sections`: what is cut out of a stack separates neighbours.
+
+    >>> [block.tolist() for block in consecutive([0, 1, 5, 6, 7])]
+    [[0, 1], [2, 3, 4]]
+    """
+    return np.split(np.arange(len(sections)), np.flatnonzero(np.diff(sections) > 1) + 1)
 
 
 def divide_augmented(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

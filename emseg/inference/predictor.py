@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -10,14 +12,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from emseg.data.normalization import Normalization
+from emseg.data.protocol import consecutive
 from emseg.inference.tiling import (
     blending_window,
     exact_starts,
-    mirror_indices,
     mirrored_window,
     spread_starts,
 )
 from emseg.models.network import Network
+from emseg.settings import TestTimeAugmentation
 
 Mode = Literal["auto", "overlap_tile", "average", "resize"]
 
@@ -34,7 +37,8 @@ class Predictor:
     """A network with what it needs to segment sections of any size.
 
     Args:
-        network: maps (N, 1, Y, X) float32 to logits; tells `margin`, `stride`, `padding`, `is_valid_side`.
+        network: maps (N, C, Y, X) float32 to logits; tells `margin`, `stride`, `padding`, `neighbours`,
+            `is_valid_side`.
         normalization: applied to the sections; None where they are float in [0, 1] already, or 8 bit.
         mode: how a section is covered.
             `overlap_tile`: tiles whose results cover every pixel exactly once with mirrored context outside
@@ -42,7 +46,8 @@ class Predictor:
             `average`: the study's: tiles of 388 pixels on the corners, averaged where they overlap.
             `resize`: the study's: shrink to 388 x 388, predict once, enlarge the result.
             `auto`: `overlap_tile`, but whole sections up to 1024 pixels for 'same' padding.
-        test_time_augmentation: average over the 8 symmetries of the square.
+        test_time_augmentation: True averages over the 8 symmetries of the square, `turned` also over those of the
+            section turned by 45 degrees, at three times the price.
         device: None keeps the network where it is.
 
     Raises:
@@ -54,7 +59,7 @@ class Predictor:
         network: Network,
         normalization: Normalization | None = None,
         mode: Mode = "auto",
-        test_time_augmentation: bool = False,
+        test_time_augmentation: TestTimeAugmentation = False,
         device: str | torch.device | None = None,
     ) -> None:
         if mode not in get_args(Mode):
@@ -67,29 +72,58 @@ class Predictor:
         self.test_time_augmentation = test_time_augmentation
 
     def stream(self, sections: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Probabilities (Y, X) float32 of each section (Y, X) in turn; holds one section at a time."""
+        """Probabilities (Y, X) float32 of consecutive sections (Y, X), one after the other.
+
+        Holds one section, or as many as the network sees.
+        """
+        for window in _windows(sections, self.network.neighbours):
+            yield self.section(window)
+
+    def predict(self, sections: np.ndarray, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Probabilities float32 of sections (Z, Y, X) with these numbers in their stack: a gap parts neighbours."""
+        return np.stack([p for block in consecutive(numbers) for p in self.stream(sections[block])])
+
+    @torch.inference_mode()
+    def section(self, window: Sequence[np.ndarray]) -> np.ndarray:
+        """Probability (Y, X) float32 of the section in the middle of those that the network sees.
+
+        Raises:
+            ValueError: they are not sections of one size, or not as many as the network sees.
+        """
+        if len(window) != self.network.channels:
+            raise ValueError(f"the network sees {self.network.channels} sections, not {len(window)}")
+        for section in window:
+            if section.ndim != 2 or not section.size or section.shape != window[0].shape:
+                raise ValueError(f"a section has shape (Y, X) and at least one pixel, not {section.shape}")
+        image = np.stack([self._normalized(section) for section in window])
         was_training = self.network.training
         self.network.eval()
         try:
-            for section in sections:
-                yield self._section(section)
+            mean = np.zeros(image.shape[1:], np.float32)
+            for count, probability in enumerate(self._views(image), start=1):
+                mean += (probability - mean) / count
         finally:
             self.network.train(was_training)
-
-    @torch.inference_mode()
-    def _section(self, section: np.ndarray) -> np.ndarray:
-        if section.ndim != 2 or not section.size:
-            raise ValueError(f"a section has shape (Y, X) and at least one pixel, not {section.shape}")
-        image = self._normalized(section)
-        if not self.test_time_augmentation:
-            return self._cover(image)
-        mean = np.zeros(image.shape, np.float32)
-        for index in range(8):
-            turned = np.rot90(image, index % 4)
-            probability = self._cover(np.ascontiguousarray(turned if index < 4 else turned[:, ::-1]))
-            back = probability if index < 4 else probability[:, ::-1]
-            mean += (np.rot90(back, -(index % 4)) - mean) / (index + 1)
         return mean
+
+    def _views(self, image: np.ndarray) -> Iterator[np.ndarray]:
+        """The probability of an image (C, Y, X) as predicted from each of its views."""
+        if not self.test_time_augmentation:
+            yield self._cover(image)
+            return
+        yield from self._symmetries(image)
+        if self.test_time_augmentation == "turned":
+            height, width = image.shape[1:]
+            side = math.ceil((height + width) / math.sqrt(2))
+            for probability in self._symmetries(_turned(image, (side, side), 1)):
+                yield _turned(probability[None], (height, width), -1)[0]
+
+    def _symmetries(self, image: np.ndarray) -> Iterator[np.ndarray]:
+        for index in range(8):
+            turned = np.rot90(image, index % 4, axes=(-2, -1))
+            probability = self._cover(np.ascontiguousarray(turned if index < 4 else turned[..., ::-1]))
+            back = probability if index < 4 else probability[:, ::-1]
+            yield np.rot90(back, -(index % 4))
 
     def _normalized(self, section: np.ndarray) -> np.ndarray:
         if self.normalization is not None:
@@ -108,30 +142,32 @@ class Predictor:
             if self.mode == "resize":
                 return self._resize(image)
             if self.mode == "average":
-                return self._average(image, self._output_side(min(max(image.shape), STUDY_OUTPUT_SIDE)))
+                return self._average(image, self._output_side(min(max(image.shape[1:]), STUDY_OUTPUT_SIDE)))
             return self._exact(image)
-        if self.mode == "auto" and max(image.shape) <= WHOLE_SECTION_SIDE:
+        if self.mode == "auto" and max(image.shape[1:]) <= WHOLE_SECTION_SIDE:
             return self._whole(image)
         return self._blend(image)
 
     def _exact(self, image: np.ndarray) -> np.ndarray:
         """Every pixel once. Tiles start at multiples of `stride`, so they agree with one big tile exactly."""
         stride = self.network.stride
-        tiles = -(-max(image.shape) // LARGEST_TILE)
-        step = -(-max(image.shape) // (tiles * stride)) * stride
+        height, width = image.shape[1:]
+        tiles = -(-max(height, width) // LARGEST_TILE)
+        step = -(-max(height, width) // (tiles * stride)) * stride
         side = self._output_side(step)
-        result = np.empty(image.shape, np.float32)
-        for top in exact_starts(image.shape[0], step):
-            for left in exact_starts(image.shape[1], step):
+        result = np.empty((height, width), np.float32)
+        for top in exact_starts(height, step):
+            for left in exact_starts(width, step):
                 tile = self._tile(image, top, left, side)[:step, :step]
                 target = result[top : top + step, left : left + step]
                 target[:] = tile[: target.shape[0], : target.shape[1]]
         return result
 
     def _average(self, image: np.ndarray, side: int) -> np.ndarray:
-        total, count = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
-        for top in spread_starts(image.shape[0], side):
-            for left in spread_starts(image.shape[1], side):
+        height, width = image.shape[1:]
+        total, count = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
+        for top in spread_starts(height, side):
+            for left in spread_starts(width, side):
                 window = np.s_[top : top + side, left : left + side]
                 rows, columns = total[window].shape
                 total[window] += self._tile(image, top, left, side)[:rows, :columns]
@@ -141,25 +177,25 @@ class Predictor:
     def _resize(self, image: np.ndarray) -> np.ndarray:
         side = self._output_side(STUDY_OUTPUT_SIDE)
         small = _resample(image, (side, side))
-        return np.clip(_resample(self._tile(small, 0, 0, side), image.shape), 0, 1)
+        return np.clip(_resample(self._tile(small, 0, 0, side)[None], image.shape[1:])[0], 0, 1)
 
     def _whole(self, image: np.ndarray) -> np.ndarray:
         # Mirror up to the next multiple of the stride: real context instead of zeros at the lower right border.
         stride = self.network.stride
-        height, width = (-(-side // stride) * stride for side in image.shape)
-        rows, columns = mirror_indices(0, height, image.shape[0]), mirror_indices(0, width, image.shape[1])
-        return self._run(image[np.ix_(rows, columns)])[: image.shape[0], : image.shape[1]]
+        height, width = (-(-side // stride) * stride for side in image.shape[1:])
+        return self._run(mirrored_window(image, 0, 0, height, width))[: image.shape[1], : image.shape[2]]
 
     def _blend(self, image: np.ndarray) -> np.ndarray:
         stride = self.network.stride
         tile = max(LARGEST_TILE // stride, 1) * stride
-        height, width = (min(side, tile) for side in image.shape)
-        total, weight = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
+        shape = image.shape[1:]
+        height, width = (min(side, tile) for side in shape)
+        total, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         window = blending_window(height, width, BLEND_OVERLAP)
-        for top in spread_starts(image.shape[0], height, BLEND_OVERLAP if height < image.shape[0] else 0):
-            for left in spread_starts(image.shape[1], width, BLEND_OVERLAP if width < image.shape[1] else 0):
+        for top in spread_starts(shape[0], height, BLEND_OVERLAP if height < shape[0] else 0):
+            for left in spread_starts(shape[1], width, BLEND_OVERLAP if width < shape[1] else 0):
                 target = np.s_[top : top + height, left : left + width]
-                total[target] += self._whole(image[target]) * window
+                total[target] += self._whole(image[:, *target]) * window
                 weight[target] += window
         return total / weight
 
@@ -170,7 +206,7 @@ class Predictor:
 
     def _run(self, image: np.ndarray) -> np.ndarray:
         device = next(self.network.parameters()).device
-        batch = torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device)
+        batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(device)
         batch = batch.to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits = self.network(batch)
@@ -188,7 +224,7 @@ def predict(
     model: Network,
     sections: np.ndarray,
     mode: Mode = "auto",
-    test_time_augmentation: bool = False,
+    test_time_augmentation: TestTimeAugmentation = False,
     normalization: Normalization | None = None,
     device: str | torch.device | None = None,
     out: np.ndarray | None = None,
@@ -197,9 +233,9 @@ def predict(
 
     Args:
         model: a catalog network.
-        sections: (Z, Y, X) of any size; 8 bit, float in [0, 1], or anything with a `normalization`.
+        sections: (Z, Y, X) of any size, consecutive; 8 bit, float in [0, 1], or anything with a `normalization`.
         mode: see `Predictor`.
-        test_time_augmentation: average over the 8 symmetries of the square.
+        test_time_augmentation: see `Predictor`.
         normalization: grey levels to [0, 1].
         device: where to predict; None: where the model is.
         out: float32 (Z, Y, X) to write into, such as a memory map; None makes an array.
@@ -220,5 +256,39 @@ def predict(
 
 
 def _resample(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    tensor = torch.from_numpy(np.ascontiguousarray(image))[None, None]
-    return F.interpolate(tensor, size=size, mode="bilinear", antialias=True, align_corners=False)[0, 0].numpy()
+    tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
+    return F.interpolate(tensor, size=size, mode="bilinear", antialias=True, align_corners=False)[0].numpy()
+
+
+def _turned(image: np.ndarray, shape: tuple[int, int], eighths: int) -> np.ndarray:
+    """An image (C, Y, X) turned around its centre by eighths of a full turn, on a canvas of `shape`, mirrored outside.
+
+    Sampled bilinearly.
+    """
+    height, width = image.shape[1:]
+    y, x = (torch.arange(side, dtype=torch.float32) - (side - 1) / 2 for side in shape)
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    cosine, sine = math.cos(eighths * math.pi / 4), math.sin(eighths * math.pi / 4)
+    # grid_sample wants (x, y) in units of half the side.
+    grid = torch.stack([(cosine * x - sine * y) * (2 / width), (sine * x + cosine * y) * (2 / height)], dim=-1)
+    turned = F.grid_sample(
+        torch.from_numpy(np.ascontiguousarray(image))[None],
+        grid[None],
+        mode="bilinear",
+        padding_mode="reflection",
+        align_corners=False,
+    )
+    return turned[0].numpy()
+
+
+def _windows(sections: Iterable[np.ndarray], reach: int) -> Iterator[list[np.ndarray]]:
+    """Each section between `reach` before and after it; at the ends of the stack its last section stands in."""
+    window: deque[np.ndarray] = deque(maxlen=2 * reach + 1)
+    for section in sections:
+        window.extend([section] * (1 if window else reach + 1))
+        if len(window) == window.maxlen:
+            yield list(window)
+    for _ in range(reach if window else 0):
+        window.append(window[-1])
+        if len(window) == window.maxlen:
+            yield list(window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -49,11 +50,12 @@ class Segmenter:
     def segment(
         self, read: Callable[[int], np.ndarray], count: int, output: Output, wanted: Iterable[int] | None = None
     ) -> Iterator[np.ndarray]:
-        """Segment sections of a stack; holds three at a time.
+        """Segment sections of a stack; holds a few at a time.
 
         Args:
             read: gives section z, (Y, X).
-            count: sections in the stack. They are consecutive: agglomeration looks at the one before and after.
+            count: sections in the stack. They are consecutive: agglomeration looks at the one before and after, and so
+                does a network that sees neighbours.
             output: what to make of them.
             wanted: which sections, in rising order; None: all.
 
@@ -64,13 +66,23 @@ class Segmenter:
         Raises:
             InputError: a section holds NaN or infinite grey levels, or more than 65,535 cells.
         """
+        reach = self.predictor.network.neighbours
+
+        @functools.lru_cache(maxsize=2 * reach + 1)
+        def checked(z: int) -> np.ndarray:
+            return _read(read, z)
+
+        def predicted(z: int) -> np.ndarray:
+            near = np.clip(np.arange(z - reach, z + reach + 1), 0, count - 1)
+            return self.predictor.section([checked(int(other)) for other in near])
+
         cut: dict[int, Regions] = {}
         for z in range(count) if wanted is None else wanted:
             if output == "probability" or self.agglomeration is None:
-                probability = closed = self._probability(read, z)
+                probability = closed = predicted(z)
             else:
                 near = [other for other in (z - 1, z, z + 1) if 0 <= other < count]
-                cut = {other: cut.get(other) or find_regions(self._probability(read, other)) for other in near}
+                cut = {other: cut.get(other) or find_regions(predicted(other)) for other in near}
                 probability = cut[z].probability
                 closed = self.agglomeration.close(cut[z], [cut[other] for other in near if other != z])
             if output == "probability":
@@ -85,21 +97,22 @@ class Segmenter:
         # What closes borders between cells says nothing about where their membranes begin.
         return CONTOUR if self.agglomeration else min(self.threshold, CONTOUR)
 
-    def _probability(self, read: Callable[[int], np.ndarray], z: int) -> np.ndarray:
-        try:
-            section = read(z)
-        except InputError as error:
-            raise InputError(f"section {z}: {error}") from error
-        if section.dtype.kind == "f" and not np.isfinite(section).all():
-            raise InputError(f"section {z} holds NaN or infinite grey levels; mend it first")
-        return next(self.predictor.stream([section]))
-
     def difference(self, sections: np.ndarray) -> str | None:
         """How the grey levels of sections (Z, Y, X) differ from those trained on, in one sentence; None: little."""
         normalize = self.predictor.normalization
         return describe_difference(
             grey_levels(sections if normalize is None else normalize(sections)), self.grey_levels
         )
+
+
+def _read(read: Callable[[int], np.ndarray], z: int) -> np.ndarray:
+    try:
+        section = read(z)
+    except InputError as error:
+        raise InputError(f"section {z}: {error}") from error
+    if section.dtype.kind == "f" and not np.isfinite(section).all():
+        raise InputError(f"section {z} holds NaN or infinite grey levels; mend it first")
+    return section
 
 
 def label_cells(apart: np.ndarray, probability: np.ndarray, contour: float, where: str = "the section") -> np.ndarray:

@@ -21,10 +21,10 @@ def mirror_indices(start: int, stop: int, side: int) -> np.ndarray:
 
 
 def mirrored_window(section: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
-    """The window (height, width) of a section (Y, X) at (top, left), mirrored where it reaches outside."""
-    rows = mirror_indices(top, top + height, section.shape[0])
-    columns = mirror_indices(left, left + width, section.shape[1])
-    return section[np.ix_(rows, columns)]
+    """The window (..., height, width) of a section (..., Y, X) at (top, left), mirrored where it reaches outside."""
+    rows = mirror_indices(top, top + height, section.shape[-2])
+    columns = mirror_indices(left, left + width, section.shape[-1])
+    return section[..., rows[:, None], columns]
 
 
 def exact_starts(side: int, step: int) -> list[int]:

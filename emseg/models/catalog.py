@@ -72,10 +72,11 @@ def build_model(name: str, **overrides: Any) -> Network:
         name: a catalog name: dmcn, unet1, weighted_unet, unet2 (the study's), residual_unet, supervised_unet,
             or one that was registered.
         overrides: changes to the layout. All: `base_channels`, `normalization` ('none' or 'batch'),
-            `dropout` (one rate for every level, or a rate per level). U-Nets: `depth`; the study's: `padding`.
+            `dropout` (one rate for every level, or a rate per level). U-Nets: `depth`; the study's: `padding`;
+            the residual ones: `neighbours`.
 
     Returns:
-        A module that maps (N, 1, Y, X) float32 to logits (N, 1, Y', X').
+        A module that maps (N, 1, Y, X) float32 to logits (N, 1, Y', X'); see `Network` for more channels.
 
     Raises:
         InputError: unknown model, unknown override or one out of range.
@@ -178,9 +179,13 @@ def _residual_unet(supervised: bool) -> Callable[..., Network]:
         depth: int = 3,
         dropout: float | list[float] | None = None,
         normalization: str = "batch",
+        neighbours: int = 0,
     ) -> Network:
         _check(base_channels, normalization, depth)
-        return ResidualUNet(base_channels, depth, _rates(dropout, [0.0] * (2 * depth + 1)), normalization, supervised)
+        if neighbours < 0:
+            raise InputError(f"neighbours must be at least 0, not {neighbours}")
+        rates = _rates(dropout, [0.0] * (2 * depth + 1))
+        return ResidualUNet(base_channels, depth, rates, normalization, supervised, neighbours)
 
     return build
 

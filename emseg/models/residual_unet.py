@@ -41,7 +41,7 @@ class ResidualUNet(Network):
     Membranes are several pixels wide, so the first level may fold every 2 x 2 pixels into four channels (and the
     head unfold them) without losing detail; the same arithmetic then buys four times as many channels.
 
-    Maps images (N, 1, Y, X) float32 of any size to logits (N, 1, Y, X) of cell interior.
+    Maps images (N, C, Y, X) float32 of any size to logits (N, 1, Y, X) of cell interior.
 
     Args:
         base_channels: channels of the first level; they double at every level down.
@@ -50,20 +50,31 @@ class ResidualUNet(Network):
         normalization: 'batch' or 'none'.
         supervised: every level of the decoder predicts too, and a 1 x 1 convolution fuses the predictions, as
             in the published DMCN (Chen et al. 2016). `training_logits` gives them all to the loss.
+        neighbours: sections before and after the one that is segmented, which are channels too: C is
+            2 x neighbours + 1.
     """
 
     padding = "same"
     margin = 0
 
     def __init__(
-        self, base_channels: int, depth: int, dropout: Sequence[float], normalization: str, supervised: bool
+        self,
+        base_channels: int,
+        depth: int,
+        dropout: Sequence[float],
+        normalization: str,
+        supervised: bool,
+        neighbours: int,
     ) -> None:
         super().__init__()
+        self.neighbours = neighbours
         self.stride = _FOLD * 2**depth
         channels = [base_channels * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(
             ResidualBlock(before, after, rate, normalization)
-            for before, after, rate in zip([_FOLD**2, *channels], channels, dropout[: depth + 1], strict=False)
+            for before, after, rate in zip(
+                [_FOLD**2 * self.channels, *channels], channels, dropout[: depth + 1], strict=False
+            )
         )
         self.pool = nn.MaxPool2d(2)
         below, here = channels[:0:-1], channels[-2::-1]
@@ -81,7 +92,7 @@ class ResidualUNet(Network):
             nn.init.constant_(self.fusion.weight, 1 / (1 + len(heads)))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N, 1, Y, X) of images (N, 1, Y, X)."""
+        """Logits (N, 1, Y, X) of images (N, C, Y, X)."""
         return self.training_logits(images)[0]
 
     def training_logits(self, images: torch.Tensor) -> list[torch.Tensor]:

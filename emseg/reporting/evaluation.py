@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from emseg.data.augmented import AugmentedSet, FoldData, fold_data
-from emseg.data.protocol import Split, split_sections
+from emseg.data.protocol import Split, consecutive, split_sections
 from emseg.data.separation import weight_map
 from emseg.data.sources import Source
 from emseg.data.stack import read_stack, write_stack
@@ -123,8 +123,8 @@ def evaluate_record(
     network, _ = record.load_network()
     recipe = facts["settings"]["training"]
     predictor = Predictor(network, mode=recipe["prediction"], test_time_augmentation=recipe["test_time_augmentation"])
-    probability = np.stack(list(predictor.stream(data.test_images)))
-    validated = np.stack(list(predictor.stream(data.validation_images)))
+    probability = predictor.predict(data.test_images, data.test_sections)
+    validated = predictor.predict(data.validation_images, data.validation_sections)
     found = _Cells(sweep_thresholds(validated, data.validation_labels), probability, probability)
     per_section = score_pixels(probability, data.test_labels, PIXEL_THRESHOLD)
     # Warped copies have no neighbouring sections.
@@ -133,7 +133,7 @@ def evaluate_record(
         for name in THRESHOLDED_METRICS:
             per_section[name] = thresholded[name.removesuffix("_thresholded")]
         agglomeration = _learn(record, source, split, predictor, data)
-        blocks = [agglomeration.close_stack(validated[block]) for block in _blocks(split.validation)]
+        blocks = [agglomeration.close_stack(validated[block]) for block in consecutive(split.validation)]
         validation = sweep_thresholds(np.concatenate(blocks), data.validation_labels)
         found = _Cells(validation, probability, agglomeration.close_stack(probability), agglomeration)
     per_section = per_section.merge(found.score(data.test_labels))
@@ -195,7 +195,7 @@ def draw_evaluation(record: RunRecord, source: Source, augmented: AugmentedSet) 
 def _learn(record: RunRecord, source: Source, split: Split, predictor: Predictor, data: FoldData) -> Agglomeration:
     """What the training sections teach."""
     training = np.array(split.training)
-    blocks = [training[block] for block in _blocks(split.training)]
+    blocks = [training[block] for block in consecutive(split.training)]
     grey = data.normalization.grey
     try:
         return learn_agglomeration(
@@ -203,11 +203,6 @@ def _learn(record: RunRecord, source: Source, split: Split, predictor: Predictor
         )
     except ValueError as error:
         raise InputError(f"{record.folder}: no agglomeration can be learned, {error}; use cells: threshold") from error
-
-
-def _blocks(sections: Sequence[int]) -> list[np.ndarray]:
-    """Where consecutive sections stand among `sections`: what is cut out of a stack separates neighbours."""
-    return np.split(np.arange(len(sections)), np.flatnonzero(np.diff(sections) > 1) + 1)
 
 
 def _split(record: RunRecord, source: Source) -> Split:

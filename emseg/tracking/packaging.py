@@ -42,8 +42,8 @@ _CHECK_TOLERANCE = 1e-3
 class DeployedNetwork(nn.Module):
     """What the registry serves: raw grey levels in, probability out, normalisation inside.
 
-    Maps float32 (N, 1, Y, X), grey levels as the sections have them, sides multiples of the network's stride, to
-    float32 (N, 1, Y', X') in [0, 1].
+    Maps float32 (N, C, Y, X), grey levels as the sections have them, sides multiples of the network's stride, to
+    float32 (N, 1, Y', X') in [0, 1]. C is 1, or the sections that the network sees, the one to segment in the middle.
     """
 
     def __init__(self, network: Network, normalization: Normalization) -> None:

@@ -112,8 +112,10 @@ def _log_network(record: RunRecord, run_id: str, package: Path, means: dict[str,
     from mlflow.types import Schema, TensorSpec
 
     network, normalization = record.load_network()
-    any_size = TensorSpec(np.dtype("float32"), (-1, 1, -1, -1))
-    signature = ModelSignature(inputs=Schema([any_size]), outputs=Schema([any_size]))
+    images, probabilities = (
+        Schema([TensorSpec(np.dtype("float32"), (-1, channels, -1, -1))]) for channels in (network.channels, 1)
+    )
+    signature = ModelSignature(inputs=images, outputs=probabilities)
     deployed = DeployedNetwork(network, normalization).eval()
     with warnings.catch_warnings(), mlflow.start_run(run_id=run_id, log_system_metrics=False):
         warnings.simplefilter("ignore")
@@ -134,11 +136,11 @@ def _log_network(record: RunRecord, run_id: str, package: Path, means: dict[str,
 
 
 def _example(network: Network) -> np.ndarray:
-    """A small input (2, 1, Y, X) float32 with different sides that the network takes."""
+    """A small input (2, C, Y, X) float32 with different sides that the network takes."""
     sides = [s for s in range(2 * network.stride, 1 << 12) if network.is_valid_side(s) and s % 2 == 0]
     if network.padding == "same":
         sides = [side for side in sides if side % network.stride == 0]
-    return np.zeros((2, 1, sides[0], sides[1]), np.float32)
+    return np.zeros((2, network.channels, sides[0], sides[1]), np.float32)
 
 
 _DESCRIPTION = (

@@ -32,7 +32,7 @@ def _counted(model: str, network: str, height: int, width: int) -> int:
     with torch.device("meta"):
         layout = build_model(model, **json.loads(network))
         border = 2 * layout.margin
-        images = torch.empty(1, 1, height + border, width + border)
+        images = torch.empty(1, layout.channels, height + border, width + border)
     with FlopCounterMode(display=False) as counter:
         torch.stack([logits.sum() for logits in layout.training_logits(images)]).sum().backward()
     return counter.get_total_flops()

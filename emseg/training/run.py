@@ -23,8 +23,8 @@ from emseg.data.protocol import Split, split_sections
 from emseg.data.separation import separation_distance
 from emseg.data.sources import Source
 from emseg.errors import InputError
-from emseg.models import build_model, count_parameters
-from emseg.settings import AugmentedSetSettings, ProtocolSettings, RecipeSettings, Settings
+from emseg.models import Network, build_model, count_parameters
+from emseg.settings import LEAKING_PROTOCOLS, AugmentedSetSettings, ProtocolSettings, RecipeSettings, Settings
 from emseg.training.cost import flop_per_crop
 from emseg.training.distributed import join_ranks, training_device
 from emseg.training.lineage import code_digest, describe_lineage
@@ -50,6 +50,7 @@ def check_settings(settings: Settings, source: Source, models: list[str]) -> Non
             entry = settings.models[name]
             network = build_model(entry.architecture or name, **entry.network.overrides())
         check_crop(name, network, recipe, *source.images.shape[1:])
+        _check_neighbours(name, network, recipe, settings.protocol.name)
 
 
 def split_of(settings: Settings, source: Source, fold: int) -> Split:
@@ -120,6 +121,7 @@ def train_model(
     architecture = entry.architecture or model
     network = build_model(architecture, **entry.network.overrides())
     check_crop(model, network, recipe, *data.images.shape[1:])
+    _check_neighbours(model, network, recipe, split.protocol)
     identity = {
         "model": model,
         "dataset": source.name,
@@ -172,6 +174,7 @@ def train_model(
             images,
             labels,
             separations if entry.weight_map else None,
+            split.training,
             network,
             recipe,
             settings.augment.scaled(recipe.augmentation_strength) if recipe.augmentation == "fresh" else None,
@@ -181,7 +184,7 @@ def train_model(
             network,
             samples,
             make_loss(entry.loss, entry.weight_map, float(labels.mean()), entry.dice_weight),
-            (data.validation_images, data.validation_labels),
+            (data.validation_images, data.validation_labels, data.validation_sections),
             recipe,
             record,
             seed,
@@ -190,6 +193,14 @@ def train_model(
             maximum_steps,
         ).run()
     return record
+
+
+def _check_neighbours(model: str, network: Network, recipe: RecipeSettings, protocol: str) -> None:
+    if network.neighbours and (recipe.augmentation != "fresh" or protocol in LEAKING_PROTOCOLS):
+        raise InputError(
+            f"models.{model}.network.neighbours is {network.neighbours}, but augmented images have no neighbours; "
+            "set it to 0, or training.augmentation to fresh under another protocol than paper"
+        )
 
 
 def _training_images(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from emseg.data.augmentation import Warps, apply_warps, draw_warps
+from emseg.data.protocol import consecutive
 from emseg.errors import InputError
 from emseg.inference.tiling import mirror_indices, spread_starts
 from emseg.models.network import Network
@@ -15,16 +17,23 @@ from emseg.settings import AugmentSettings, RecipeSettings
 
 _CONTEXT = 0.25
 """Around a crop that is warped, as a share of its side, so that turning it rarely reaches for mirrored pixels."""
+_LOST_NEIGHBOURS = 0.1
+"""How often a neighbour is replaced by the section itself, as where a stack ends or a section is missing."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Where one training example is cut: image number, corner of the label crop, symmetry in 0..7."""
+    """Where one training example is cut: image number, corner of the label crop, symmetry in 0..7.
+
+    `before` and `after` are the numbers of the images that a network with neighbours sees too.
+    """
 
     image: int
     top: int
     left: int
     symmetry: int
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
 
 
 class TrainingSamples:
@@ -36,7 +45,8 @@ class TrainingSamples:
         images: uint8 (N, Y, X).
         labels: bool (N, Y, X).
         separations: float16 (N, Y, X), pixels; None where the loss uses no weight map.
-        network: tells the margin.
+        sections: their numbers in the stack (N,), which tell neighbours; looked at if the network sees some.
+        network: tells the margin and the neighbours.
         recipe: crop, positions, symmetries, images per epoch.
         augment: warp every crop anew with these settings; None takes the images as they are.
         device: where the stack lives and batches are cut.
@@ -47,6 +57,7 @@ class TrainingSamples:
         images: np.ndarray,
         labels: np.ndarray,
         separations: np.ndarray | None,
+        sections: Sequence[int],
         network: Network,
         recipe: RecipeSettings,
         augment: AugmentSettings | None,
@@ -56,6 +67,7 @@ class TrainingSamples:
         self.labels = torch.from_numpy(labels).to(device)
         self.separations = None if separations is None else torch.from_numpy(separations).to(device)
         self.margin = network.margin
+        self.nearby = _nearby(sections, network.neighbours) if network.neighbours else None
         self.recipe = recipe
         self.augment = augment
         self.crop = crop_size(recipe, images)
@@ -82,8 +94,20 @@ class TrainingSamples:
                     item //= len(corners)
                 else:
                     top, left = draw(height - self.crop[0] + 1), draw(width - self.crop[1] + 1)
-                samples.append(Sample(item, top, left, draw(8) if self.recipe.symmetries else 0))
+                symmetry = draw(8) if self.recipe.symmetries else 0
+                samples.append(Sample(item, top, left, symmetry, *self._draw_neighbours(item, generator)))
         return samples[: self.recipe.images_per_epoch]
+
+    def _draw_neighbours(self, image: int, generator: torch.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Images before and after, in either order: a stack may be cut from either side. Now and then one is lost."""
+        if self.nearby is None:
+            return (), ()
+        before, after = self.nearby[image]
+        lost = torch.rand(len(before) + len(after), generator=generator) < _LOST_NEIGHBOURS
+        drawn = tuple(image if gone else near for near, gone in zip(before + after, lost.tolist(), strict=True))
+        if torch.rand(1, generator=generator) < 0.5:
+            drawn = drawn[::-1]
+        return drawn[: len(before)], drawn[len(before) :]
 
     def draw_warps(self, count: int, generator: torch.Generator) -> Warps | None:
         """The warps of `count` samples; None where images are taken as they are."""
@@ -95,9 +119,10 @@ class TrainingSamples:
     def batch(
         self, samples: list[Sample], warps: Warps | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Images (N, 1, Y + 2 margin, X + 2 margin) in [0, 1], labels (N, 1, Y, X) in {0, 1} and distances."""
+        """Images (N, C, Y + 2 margin, X + 2 margin) in [0, 1], labels (N, 1, Y, X) in {0, 1} and distances."""
         border = self.context + (0 if warps is None else self.margin)
-        images = self._cut(self.images, samples, self.margin + self.context).float() / 255
+        seen = [(*sample.before, sample.image, *sample.after) for sample in samples]
+        images = self._cut(self.images, samples, self.margin + self.context, seen).float() / 255
         labels = self._cut(self.labels, samples, border).float()
         separations = None if self.separations is None else self._cut(self.separations, samples, border).float()
         if warps is not None:
@@ -108,23 +133,38 @@ class TrainingSamples:
             separations = _without_border(warped[0], border) if warped else None
         return images.contiguous(memory_format=torch.channels_last), labels, separations
 
-    def _cut(self, stack: torch.Tensor, samples: list[Sample], border: int) -> torch.Tensor:
-        """Windows (N, 1, Y, X) of the crops with `border` pixels around them, mirrored where they reach outside."""
+    def _cut(
+        self, stack: torch.Tensor, samples: list[Sample], border: int, seen: list[tuple[int, ...]] | None = None
+    ) -> torch.Tensor:
+        """Windows (N, C, Y, X) of the crops with `border` pixels around them, mirrored where they reach outside.
+
+        `seen` are the images that are cut for each sample; None: its own.
+        """
         _, height, width = stack.shape
         rows = [mirror_indices(s.top - border, s.top + self.crop[0] + border, height) for s in samples]
         columns = [mirror_indices(s.left - border, s.left + self.crop[1] + border, width) for s in samples]
         # One gather for the batch: the indices are all that travels to the device.
-        image = torch.tensor([s.image for s in samples])[:, None, None].to(stack.device)
-        y = torch.from_numpy(np.stack(rows))[:, :, None].to(stack.device)
-        x = torch.from_numpy(np.stack(columns))[:, None, :].to(stack.device)
+        image = torch.tensor(seen or [(s.image,) for s in samples])[:, :, None, None].to(stack.device)
+        y = torch.from_numpy(np.stack(rows))[:, None, :, None].to(stack.device)
+        x = torch.from_numpy(np.stack(columns))[:, None, None, :].to(stack.device)
         windows = stack[image, y, x]
         if self.recipe.symmetries:
             windows = torch.stack([_turned(w, s.symmetry) for w, s in zip(windows, samples, strict=True)])
-        return windows[:, None]
+        return windows
+
+
+def _nearby(sections: Sequence[int], reach: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """For each image those before and after it; at the end of a block of sections the last one stands in."""
+    nearby = []
+    for block in consecutive(sections):
+        for place in block:
+            around = np.clip(np.arange(place - reach, place + reach + 1), block[0], block[-1]).tolist()
+            nearby.append((tuple(around[:reach]), tuple(around[reach + 1 :])))
+    return nearby
 
 
 def _turned(window: torch.Tensor, symmetry: int) -> torch.Tensor:
-    turned = torch.rot90(window, symmetry % 4)
+    turned = torch.rot90(window, symmetry % 4, dims=(-2, -1))
     return turned if symmetry < 4 else turned.flip(-1)
 
 

@@ -62,7 +62,7 @@ class Trainer:
         network: with freshly drawn weights, on the device.
         samples: training crops.
         loss: on logits, labels and distances.
-        validation: images uint8 (Z, Y, X) and labels bool that choose the checkpoint.
+        validation: images uint8 (Z, Y, X), labels bool and section numbers (Z,) that choose the checkpoint.
         recipe: optimiser, schedule, epochs, stopping.
         record: where everything is written.
         seed: of batches and dropout.
@@ -76,7 +76,7 @@ class Trainer:
         network: Network,
         samples: TrainingSamples,
         loss: Loss,
-        validation: tuple[np.ndarray, np.ndarray],
+        validation: tuple[np.ndarray, np.ndarray, np.ndarray],
         recipe: RecipeSettings,
         record: RunRecord,
         seed: int,
@@ -246,9 +246,9 @@ class Trainer:
         return self.ranks.share(spent / (60 * self.recipe.budget_minutes))
 
     def _validate(self) -> dict[str, float]:
-        images, labels = self.validation
+        images, labels, sections = self.validation
         # Without test-time augmentation: which epoch is best is not worth eight predictions.
-        probability = np.stack(list(Predictor(self._kept_network).stream(images)))
+        probability = Predictor(self._kept_network).predict(images, sections)
         if not np.isfinite(probability).all():
             raise TrainingDiverged(f"the network predicts NaN after epoch {self.state.epoch + 1}; training stopped")
         self.state.collapsed = is_collapsed(probability)

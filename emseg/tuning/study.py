@@ -177,7 +177,7 @@ def workers_of(study: optuna.Study) -> list[dict[str, Any]]:
 
 def score_network(predictor: Predictor, data: FoldData, metric: ValidationMetric) -> float:
     """A metric on the validation sections."""
-    probability = np.stack(list(predictor.stream(data.validation_images)))
+    probability = predictor.predict(data.validation_images, data.validation_sections)
     return score_validation(probability, data.validation_labels, [metric])[metric]
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from emseg.data.normalization import Normalization
 from emseg.inference import Predictor, predict
 from emseg.inference.tiling import mirror_indices, mirrored_window, spread_starts
-from emseg.models import build_model
+from emseg.models import Network, build_model
 
 
 def network(name="unet1", **overrides):
@@ -121,6 +121,69 @@ def test_test_time_augmentation_makes_prediction_symmetric(name):
             expected = np.rot90(plain, turns, (1, 2))[..., ::flip]
             found = predict(model, turned, test_time_augmentation=True)
             np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+class WeightedSections(Network):
+    """Logits are a weighted sum of the sections it sees."""
+
+    padding, margin, stride = "same", 0, 1
+
+    def __init__(self, *weights):
+        super().__init__()
+        self.neighbours = len(weights) // 2
+        self.weights = torch.nn.Parameter(torch.tensor(weights))
+
+    def forward(self, images):
+        return torch.einsum("ncyx,c->nyx", images, self.weights)[:, None]
+
+
+@pytest.mark.parametrize("weights", [(2.0,), (0.5, 2.0, -1.0), (0.25, 0.5, 2.0, -1.0, 3.0)])
+@pytest.mark.parametrize("augmented", [False, True])
+def test_a_network_sees_the_sections_before_and_after(weights, augmented):
+    stack, reach = sections(4, 9, 14), len(weights) // 2
+    model = WeightedSections(*weights)
+    expected = np.zeros(stack.shape)
+    for z in range(len(stack)):
+        for weight, seen in zip(weights, range(z - reach, z + reach + 1), strict=True):
+            expected[z] += weight * stack[min(max(seen, 0), len(stack) - 1)]
+    found = predict(model, stack, test_time_augmentation=augmented)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-expected)), atol=1e-6)
+
+
+def test_a_gap_between_sections_parts_neighbours():
+    stack, predictor = sections(5, 9, 14), Predictor(WeightedSections(0.5, 2.0, -1.0))
+    found = predictor.predict(stack, [3, 4, 9, 10, 11])
+    np.testing.assert_array_equal(
+        found, np.concatenate([predictor.predict(part, range(len(part))) for part in (stack[:2], stack[2:])])
+    )
+    assert (found != predictor.predict(stack, range(5))).any()
+    with pytest.raises(ValueError, match="sees 3 sections, not 1"):
+        predictor.section(stack[:1])
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (70, 113), (5, 7)])
+def test_a_turned_section_is_turned_back(shape):
+    # A smooth picture and a network that treats every pixel alike: turning it must change nothing but rounding.
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    stack = (0.5 + 0.4 * np.sin(x / 17) * np.cos(y / 13))[None]
+    plain = predict(WeightedSections(2.0), stack)
+    np.testing.assert_allclose(predict(WeightedSections(2.0), stack, test_time_augmentation="turned"), plain, atol=3e-3)
+
+
+def test_turning_shows_the_network_the_section_at_45_degrees():
+    class Rows(WeightedSections):
+        """Sees lines along rows, and nothing else."""
+
+        def forward(self, images):
+            return images - images.mean(dim=-2, keepdim=True)
+
+    y, x = np.mgrid[:101, :101]
+    diagonal = (np.abs(y - x) < 4).astype(np.float32)[None]
+    found = predict(Rows(1.0), diagonal, test_time_augmentation="turned")[0]
+    symmetric = predict(Rows(1.0), diagonal, test_time_augmentation=True)[0]
+    # Turned by 45 degrees the diagonal is a row in half of the views, which the mean over columns hides in the others.
+    assert abs(found[50, 50] - symmetric[50, 50]) > 0.01
+    np.testing.assert_allclose(found, found.T, atol=1e-4)
 
 
 def test_sections_are_taken_one_by_one():

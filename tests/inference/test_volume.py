@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 import zarr
 from bad_inputs import FILES, write_colour_png, write_mixed_folder
 from PIL import Image
@@ -26,8 +28,6 @@ from emseg.models import build_model
 
 @pytest.fixture(scope="module")
 def segmenter(stack):
-    import torch
-
     torch.manual_seed(0)
     network = build_model("residual_unet", base_channels=4, depth=1).eval()
     normalization = Normalization(0, 255)
@@ -158,8 +158,8 @@ def test_agglomeration_looks_at_neighbours_also_after_a_kill(tmp_path, segmenter
     answers = {section.tobytes(): probability for section, probability in zip(stack[0], ranked, strict=True)}
 
     class Ranked(Predictor):
-        def stream(self, sections):
-            return (answers[section.tobytes()] for section in sections)
+        def section(self, window):
+            return answers[window[0].tobytes()]
 
     agglomeration = learn_agglomeration([(ranked[:5], stack[1][:5] > 0)])
     predictor = Ranked(segmenter.predictor.network, segmenter.predictor.normalization)
@@ -186,6 +186,25 @@ def test_agglomeration_looks_at_neighbours_also_after_a_kill(tmp_path, segmenter
         inside = (mask[z] > 0) & (of_component > 0)
         pairs = np.unique(np.stack([cells[z][inside], of_component[inside]]), axis=1)
         assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
+
+
+def test_a_network_that_sees_neighbours_sees_them_also_after_a_kill(tmp_path, segmenter, stack):
+    torch.manual_seed(0)
+    network = build_model("residual_unet", base_channels=4, depth=1, neighbours=1).eval()
+    own = replace(segmenter, predictor=Predictor(network, segmenter.predictor.normalization))
+    tifffile.imwrite(tmp_path / "stack.tif", stack[0], photometric="minisblack")
+
+    def stopped(done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        segment_file(own, tmp_path / "stack.tif", tmp_path / "result.tif", report=stopped)
+    segment_file(own, tmp_path / "stack.tif", tmp_path / "result.tif")
+    found = tifffile.imread(tmp_path / "result.tif")
+    np.testing.assert_array_equal(found, predict(network, stack[0], normalization=own.predictor.normalization))
+    alone = predict(network, stack[0][4:5], normalization=own.predictor.normalization)
+    assert np.abs(found[4] - alone[0]).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", FILES)

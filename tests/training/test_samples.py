@@ -19,7 +19,12 @@ def stack(source):
 def samples_of(stack, settings, augment, model="unet2", **network):
     recipe = settings.recipe("unet2").model_copy(update={"crop": 32, "symmetries": False})
     return TrainingSamples(
-        *stack, build_model(model, base_channels=2, depth=1, **network), recipe, augment, torch.device("cpu")
+        *stack,
+        range(len(stack[0])),
+        build_model(model, base_channels=2, depth=1, **network),
+        recipe,
+        augment,
+        torch.device("cpu"),
     )
 
 
@@ -43,6 +48,39 @@ def test_plain_crops_are_cut_where_the_samples_say(stack, tiny_settings):
         np.testing.assert_allclose(images[index, 0].numpy() * 255, stack[0][window], atol=1e-4)
         np.testing.assert_array_equal(labels[index, 0].numpy(), stack[1][window])
         np.testing.assert_array_equal(separations[index, 0].numpy(), stack[2][window])
+
+
+def test_a_network_with_neighbours_gets_the_sections_before_and_after(stack, tiny_settings):
+    images, labels, _ = stack
+    recipe = tiny_settings.recipe("residual_unet").model_copy(
+        update={"images_per_epoch": 900, "crop": 32, "symmetries": False}
+    )
+    sections = [0, 1, 2, 3, 6, 7, 8]
+    network = build_model("residual_unet", base_channels=2, depth=1, neighbours=1)
+    samples = TrainingSamples(
+        images[sections], labels[sections], None, sections, network, recipe, STILL, torch.device("cpu")
+    )
+    drawn = samples.epoch(torch.Generator().manual_seed(0))
+    # In sections: 3 and 6 are no neighbours, so 3 stands in for what comes after it, and 6 for what comes before.
+    near = {0: (0, 1), 1: (0, 2), 2: (1, 3), 3: (2, 3), 6: (6, 7), 7: (6, 8), 8: (7, 8)}
+    lost = reversed_order = 0
+    for sample in drawn:
+        here = sections[sample.image]
+        seen = [sections[index] for index in (*sample.before, *sample.after)]
+        assert len(seen) == 2
+        assert set(seen) <= {*near[here], here}
+        lost += here == 1 and 1 in seen
+        reversed_order += here == 1 and tuple(seen) == near[here][::-1]
+    of_section = sum(sections[sample.image] == 1 for sample in drawn)
+    assert 0.1 < lost / of_section < 0.3
+    assert 0.3 < reversed_order / of_section < 0.5
+    batch, cut, _ = samples.batch(drawn[:4], samples.draw_warps(4, torch.Generator().manual_seed(0)))
+    assert batch.shape == (4, 3, 32, 32)
+    for index, sample in enumerate(drawn[:4]):
+        window = np.s_[sample.top : sample.top + 32, sample.left : sample.left + 32]
+        for channel, image in enumerate((*sample.before, sample.image, *sample.after)):
+            np.testing.assert_allclose(batch[index, channel] * 255, images[sections[image]][window], atol=0.05)
+        np.testing.assert_array_equal(cut[index, 0], labels[sections[sample.image]][window])
 
 
 def test_image_label_and_distance_move_together(stack, tiny_settings):
