@@ -93,8 +93,12 @@ class Predictor:
         if len(window) != self.network.channels:
             raise ValueError(f"the network sees {self.network.channels} sections, not {len(window)}")
         for section in window:
-            if section.ndim != 2 or not section.size or section.shape != window[0].shape:
+            if section.ndim != 2 or not section.size:
                 raise ValueError(f"a section has shape (Y, X) and at least one pixel, not {section.shape}")
+            if section.shape != window[0].shape:
+                raise ValueError(
+                    f"neighbouring sections are of {window[0].shape} and {section.shape}; make them one size"
+                )
         image = np.stack([self._normalized(section) for section in window])
         was_training = self.network.training
         self.network.eval()

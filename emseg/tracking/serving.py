@@ -120,6 +120,7 @@ def make_app(champion: Champion, largest_megapixels: float = 64.0) -> FastAPI:
             "version": version.number,
             "model": version.facts["model"],
             "protocol": version.metrics["protocol"],
+            "cells": version.metrics.get("cells", "threshold"),
             "threshold": champion.served.segmenter.threshold,
             "v_rand": version.metrics["v_rand"],
             "outputs": OUTPUTS,

@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from emseg.reporting.evaluation import evaluate_record
+from emseg.settings import Settings, merge
 from emseg.training.record import RunRecord
 from emseg.training.run import load_or_make_augmented, train_model
 
@@ -17,17 +18,23 @@ def trained():
 
 @pytest.fixture
 def evaluated(tmp_path, tmp_path_factory, tiny_settings, source, trained):
-    """A function that gives an evaluated tiny run with a seed: evaluated(seed) -> record."""
+    """A function that gives an evaluated tiny run of a network: evaluated(seed, neighbours) -> record."""
 
-    def make(seed=0):
-        if seed not in trained:
-            augmented = load_or_make_augmented(tiny_settings, source, "residual_unet", 0)
+    def make(seed=0, neighbours=0):
+        if (seed, neighbours) not in trained:
+            values = tiny_settings.model_dump()
+            changes = (
+                {"network": {"neighbours": neighbours}, "training": {"augmentation": "fresh"}} if neighbours else {}
+            )
+            merge(values["models"]["residual_unet"], changes)
+            settings = Settings.model_validate(values)
+            augmented = load_or_make_augmented(settings, source, "residual_unet", 0)
             folder = tmp_path_factory.mktemp("trained") / "run"
-            record = train_model("residual_unet", tiny_settings, source, augmented, 0, seed, folder / "training")
+            record = train_model("residual_unet", settings, source, augmented, 0, seed, folder / "training")
             evaluate_record(record, source, augmented, with_figures=False)
-            trained[seed] = folder
+            trained[seed, neighbours] = folder
         folder = tmp_path / "runs" / f"seed{seed}"
-        shutil.copytree(trained[seed], folder)
+        shutil.copytree(trained[seed, neighbours], folder)
         record = RunRecord(folder / "training")
         # Tests run wherever the working tree is in whatever state.
         lineage = record.read()["lineage"] | {"git_commit": "c" * 40, "git_dirty": False}

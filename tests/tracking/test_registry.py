@@ -79,6 +79,23 @@ def test_the_network_of_the_registry_takes_any_size_and_normalises_itself(store,
         np.testing.assert_allclose(model.predict(images)[:, 0], expected, atol=1e-4)
 
 
+def test_a_version_whose_network_sees_neighbours_gives_what_its_run_gives(store, evaluated, stack):
+    import mlflow
+
+    from emseg.inference import predict
+
+    record = evaluated(neighbours=1)
+    number = register_record(store, record)
+    network, normalization = record.load_network()
+    expected = predict(network, stack[0], normalization=normalization)
+    segmenter = load_segmenter(f"models:/{MODEL_NAME}/{number}")
+    np.testing.assert_array_equal(list(segmenter.segment(stack[0].__getitem__, 9, "probability")), expected)
+    # The registry's network itself takes the sections it sees as channels.
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL_NAME}/{number}")
+    found = model.predict(np.stack([stack[0][z - 1 : z + 2] for z in range(1, 8)]).astype(np.float32))
+    np.testing.assert_allclose(found[:, 0], expected[1:8], atol=1e-4)
+
+
 def test_no_file_of_a_version_is_a_pickle(store, evaluated, tmp_path):
     import pickle
 

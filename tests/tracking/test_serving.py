@@ -76,6 +76,7 @@ def test_health_and_what_is_served(client):
     assert client.get("/ping").headers["x-emseg-version"] == "1"
     described = client.get("/model").json()
     assert described["version"] == 1
+    assert described["cells"] == "threshold"
     assert described["outputs"] == ["probability", "mask", "cells"]
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from emseg.errors import InputError
 from emseg.reporting.evaluation import evaluate_record
+from emseg.settings import Settings, merge
 from emseg.training.record import FAILED, FINISHED, RunRecord
 from emseg.training.run import augmented_of_record, load_or_make_augmented, train_model
 from emseg.training.trainer import TrainingDiverged
@@ -197,6 +198,22 @@ def test_valid_network_on_sections_smaller_than_its_context(tmp_path, tiny_setti
     settings = tiny_settings.model_copy(update={"models": tiny_settings.models | {"unet1": deep}})
     with pytest.raises(InputError, match=r"models.unet1.network: sections of 64 x 64 .* context of 92"):
         train(settings, source, tmp_path / "run", "unet1")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "augmentation"), [("heldout", "stored"), ("paper", "fresh"), ("heldout", "fresh")]
+)
+def test_augmented_images_have_no_neighbours(tmp_path, tiny_settings, source, protocol, augmentation):
+    values = tiny_settings.model_dump()
+    merge(values, {"protocol": {"name": protocol}, "training": {"augmentation": augmentation, "epochs": 1}})
+    merge(values["models"]["residual_unet"], {"network": {"neighbours": 1}})
+    settings = Settings.model_validate(values)
+    if (protocol, augmentation) == ("heldout", "fresh"):
+        train(settings, source, tmp_path / "run", "residual_unet")
+        return
+    with pytest.raises(InputError, match=r"models.residual_unet.network.neighbours is 1, but augmented images have"):
+        train(settings, source, tmp_path / "run", "residual_unet")
+    assert not (tmp_path / "run").exists()
 
 
 def test_nothing_heavy_is_imported_to_train():
