@@ -168,7 +168,8 @@ def _segmenter(record: RunRecord, metrics: dict[str, Any], evaluation: Path, nam
     facts = record.read()
     network, normalization = record.load_network()
     recipe = facts["settings"]["training"]
-    predictor = Predictor(network, normalization, recipe["prediction"], recipe["test_time_augmentation"])
+    views = metrics.get("test_time_augmentation", recipe["test_time_augmentation"])
+    predictor = Predictor(network, normalization, recipe["prediction"], views)
     agglomeration = None
     if metrics.get("cells") == "agglomeration":
         agglomeration = Agglomeration.from_dict(json.loads((evaluation / AGGLOMERATION_FILE).read_text("utf-8")))
