@@ -45,13 +45,13 @@ def knowing(monkeypatch, source):
     """Networks that give imperfect probabilities for the sections of `source`; returns those, (Z, Y, X)."""
     probability = imperfect_probability(source.labels)
     answers = {section.tobytes(): answer for section, answer in zip(source.images, probability, strict=True)}
-    untaught = Predictor.stream
+    untaught = Predictor.section
 
-    def stream(self, sections):
-        for section in sections:
-            yield answers[section.tobytes()] if section.tobytes() in answers else next(untaught(self, [section]))
+    def section(self, window):
+        (alone,) = window
+        return answers[alone.tobytes()] if alone.tobytes() in answers else untaught(self, window)
 
-    monkeypatch.setattr(Predictor, "stream", stream)
+    monkeypatch.setattr(Predictor, "section", section)
     monkeypatch.setattr("emseg.data.normalization.Normalization.grey", lambda self, images: images)
     return probability
 
@@ -93,6 +93,20 @@ def test_agglomeration_learns_from_training_sections_alone(tmp_path, source, rec
     assert segmenter_of_run(record.folder.parent).agglomeration is None
 
 
+def test_a_run_is_used_with_the_views_it_was_scored_with(source, record):
+    network, normalization = record.load_network()
+    augmented = augmented_of_record(record, source)
+    test = record.read()["split"]["test"]
+    for views in (None, "turned"):
+        metrics = evaluate_record(record, source, augmented, with_figures=False, test_time_augmentation=views)
+        expected = predict(
+            network, source.images[test], normalization=normalization, test_time_augmentation=views or False
+        )
+        assert metrics["pixel_error"]["mean"] == pytest.approx(pixel_error(expected, source.labels[test]), abs=1e-3)
+        found = segmenter_of_run(record.folder.parent).segment(lambda z: source.images[test[z]], 2, "probability")
+        np.testing.assert_array_equal(list(found), expected)
+
+
 def test_a_damaged_agglomeration_is_not_used(tmp_path, source, record, knowing):
     evaluate_record(record, source, augmented_of_record(record, source), with_figures=False, cells="agglomeration")
     write_package(record, tmp_path / "package")
@@ -105,7 +119,7 @@ def test_a_damaged_agglomeration_is_not_used(tmp_path, source, record, knowing):
 
 
 def test_a_network_that_tells_nothing_apart_teaches_no_agglomeration(source, record, monkeypatch):
-    monkeypatch.setattr(Predictor, "stream", lambda self, sections: (np.full(s.shape, 0.6, "f4") for s in sections))
+    monkeypatch.setattr(Predictor, "section", lambda self, window: np.full(window[0].shape, 0.6, "f4"))
     with pytest.raises(InputError, match="use cells: threshold"):
         evaluate_record(record, source, augmented_of_record(record, source), cells="agglomeration")
     assert not evaluation_folder(record).exists()
