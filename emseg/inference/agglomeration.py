@@ -9,7 +9,9 @@ Nunez-Iglesias et al. 2013, PLoS ONE 8:e71715).
 
 The result is a probability again: 1 inside regions, and on a border the probability that both sides are one cell. Its
 components above a threshold are the regions merged down to it, so it is scored like any other proposal. The threshold
-is 0.5: merged is what is more likely one cell than two.
+is 0.5: merged is what is more likely one cell than two. Merging regions of a and b pixels adds ab to the denominator of
+V_rand, and 2ab to its numerator if they are one cell; so it raises the expected V_rand where that is likelier than
+V_rand / 2, which is a half or just below.
 """
 
 from __future__ import annotations
