@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emseg.errors import InputError, RunError
-from emseg.settings import CellMethod, TestTimeAugmentation
+from emseg.settings import CellMethod
 
 if TYPE_CHECKING:
     from emseg.data.sources import Progress
@@ -156,9 +156,6 @@ def evaluate(
     cells: Annotated[
         CellMethod | None, typer.Option(help="How cells are told apart; default: as the run's recipe says.")
     ] = None,
-    turned: Annotated[
-        bool, typer.Option("--turned", help="Predict from views turned by 45 degrees too, whatever the recipe says.")
-    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score a run on its test sections: scores.csv, metrics.json and pictures in its evaluation folder.
@@ -167,7 +164,7 @@ def evaluate(
 
         emseg evaluate runs/single/unet2-fold0-seed0
 
-        emseg evaluate runs/single/unet2-fold0-seed0 --cells agglomeration --turned
+        emseg evaluate runs/single/unet2-fold0-seed0 --cells agglomeration
     """
     from emseg.data.sources import load_source
     from emseg.metrics.scoring import ALL_METRICS
@@ -177,8 +174,7 @@ def evaluate(
 
     run = RunRecord.open(record)
     source = load_source(run.read()["dataset"])
-    views: TestTimeAugmentation | None = "turned" if turned else None
-    metrics = evaluate_record(run, source, augmented_of_record(run, source), cells=cells, test_time_augmentation=views)
+    metrics = evaluate_record(run, source, augmented_of_record(run, source), cells=cells)
     if as_json:
         print(json.dumps(metrics, indent=2))
         return

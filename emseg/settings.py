@@ -15,7 +15,6 @@ PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 ValidationMetric = Literal["v_rand", "v_info", "iou", "dice", "pixel_error"]
 """V_rand and V_info at a threshold chosen on the other half of the validation sections, the others at 0.5."""
 CellMethod = Literal["threshold", "agglomeration"]
-TestTimeAugmentation = bool | Literal["turned"]
 LEAKING_PROTOCOLS = ("paper",)
 """Protocols whose test images are warped copies of training sections: upper bounds, not generalisation."""
 
@@ -157,8 +156,7 @@ class RecipeSettings(_Settings):
     """Which weights are kept: of the best epoch on the validation sections, or of the last epoch."""
     select_metric: ValidationMetric
     prediction: Literal["auto", "overlap_tile", "average", "resize"]
-    test_time_augmentation: TestTimeAugmentation
-    """False; true: the mean over the 8 symmetries of the square; turned: also of the section turned by 45 degrees."""
+    test_time_augmentation: bool
     cells: CellMethod
     """Cells are the components above a threshold, or regions merged by a rule that is learned on the training sections
     (`emseg.inference.agglomeration`). Images of protocol `paper` have no neighbours: there always by threshold."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, get_args
@@ -20,7 +19,6 @@ from emseg.inference.tiling import (
     spread_starts,
 )
 from emseg.models.network import Network
-from emseg.settings import TestTimeAugmentation
 
 Mode = Literal["auto", "overlap_tile", "average", "resize"]
 
@@ -46,8 +44,7 @@ class Predictor:
             `average`: the study's: tiles of 388 pixels on the corners, averaged where they overlap.
             `resize`: the study's: shrink to 388 x 388, predict once, enlarge the result.
             `auto`: `overlap_tile`, but whole sections up to 1024 pixels for 'same' padding.
-        test_time_augmentation: True averages over the 8 symmetries of the square, `turned` also over those of the
-            section turned by 45 degrees, at three times the price.
+        test_time_augmentation: average over the 8 symmetries of the square.
         device: None keeps the network where it is.
 
     Raises:
@@ -59,7 +56,7 @@ class Predictor:
         network: Network,
         normalization: Normalization | None = None,
         mode: Mode = "auto",
-        test_time_augmentation: TestTimeAugmentation = False,
+        test_time_augmentation: bool = False,
         device: str | torch.device | None = None,
     ) -> None:
         if mode not in get_args(Mode):
@@ -112,18 +109,7 @@ class Predictor:
 
     def _views(self, image: np.ndarray) -> Iterator[np.ndarray]:
         """The probability of an image (C, Y, X) as predicted from each of its views."""
-        if not self.test_time_augmentation:
-            yield self._cover(image)
-            return
-        yield from self._symmetries(image)
-        if self.test_time_augmentation == "turned":
-            height, width = image.shape[1:]
-            side = math.ceil((height + width) / math.sqrt(2))
-            for probability in self._symmetries(_turned(image, (side, side), 1)):
-                yield _turned(probability[None], (height, width), -1)[0]
-
-    def _symmetries(self, image: np.ndarray) -> Iterator[np.ndarray]:
-        for index in range(8):
+        for index in range(8 if self.test_time_augmentation else 1):
             turned = np.rot90(image, index % 4, axes=(-2, -1))
             probability = self._cover(np.ascontiguousarray(turned if index < 4 else turned[..., ::-1]))
             back = probability if index < 4 else probability[:, ::-1]
@@ -228,7 +214,7 @@ def predict(
     model: Network,
     sections: np.ndarray,
     mode: Mode = "auto",
-    test_time_augmentation: TestTimeAugmentation = False,
+    test_time_augmentation: bool = False,
     normalization: Normalization | None = None,
     device: str | torch.device | None = None,
     out: np.ndarray | None = None,
@@ -239,7 +225,7 @@ def predict(
         model: a catalog network.
         sections: (Z, Y, X) of any size, consecutive; 8 bit, float in [0, 1], or anything with a `normalization`.
         mode: see `Predictor`.
-        test_time_augmentation: see `Predictor`.
+        test_time_augmentation: average over the 8 symmetries of the square.
         normalization: grey levels to [0, 1].
         device: where to predict; None: where the model is.
         out: float32 (Z, Y, X) to write into, such as a memory map; None makes an array.
@@ -262,27 +248,6 @@ def predict(
 def _resample(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     tensor = torch.from_numpy(np.ascontiguousarray(image))[None]
     return F.interpolate(tensor, size=size, mode="bilinear", antialias=True, align_corners=False)[0].numpy()
-
-
-def _turned(image: np.ndarray, shape: tuple[int, int], eighths: int) -> np.ndarray:
-    """An image (C, Y, X) turned around its centre by eighths of a full turn, on a canvas of `shape`, mirrored outside.
-
-    Sampled bilinearly.
-    """
-    height, width = image.shape[1:]
-    y, x = (torch.arange(side, dtype=torch.float32) - (side - 1) / 2 for side in shape)
-    y, x = torch.meshgrid(y, x, indexing="ij")
-    cosine, sine = math.cos(eighths * math.pi / 4), math.sin(eighths * math.pi / 4)
-    # grid_sample wants (x, y) in units of half the side.
-    grid = torch.stack([(cosine * x - sine * y) * (2 / width), (sine * x + cosine * y) * (2 / height)], dim=-1)
-    turned = F.grid_sample(
-        torch.from_numpy(np.ascontiguousarray(image))[None],
-        grid[None],
-        mode="bilinear",
-        padding_mode="reflection",
-        align_corners=False,
-    )
-    return turned[0].numpy()
 
 
 def _windows(sections: Iterable[np.ndarray], reach: int) -> Iterator[list[np.ndarray]]:

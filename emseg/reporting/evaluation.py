@@ -45,7 +45,7 @@ from emseg.metrics.scoring import (
 )
 from emseg.metrics.warping import warping_error
 from emseg.reporting.baselines import score_baselines
-from emseg.settings import CellMethod, ProtocolSettings, TestTimeAugmentation
+from emseg.settings import CellMethod, ProtocolSettings
 from emseg.training.record import FINISHED, RunRecord
 
 PIXEL_THRESHOLD = 0.5
@@ -98,7 +98,6 @@ def evaluate_record(
     augmented: AugmentedSet,
     with_figures: bool = True,
     cells: CellMethod | None = None,
-    test_time_augmentation: TestTimeAugmentation | None = None,
 ) -> dict[str, Any]:
     """Predict and score the test sections of a finished run; write `evaluation` beside its `training` folder.
 
@@ -108,7 +107,6 @@ def evaluate_record(
         augmented: the augmented set it was trained on.
         with_figures: False leaves them to `draw_evaluation`, on a machine that has matplotlib.
         cells: how cells are told apart; None: as the run's recipe says.
-        test_time_augmentation: see `Predictor`; None: as the run's recipe says.
 
     Returns:
         What metrics.json holds.
@@ -124,8 +122,7 @@ def evaluate_record(
     data = fold_data(source, split, augmented, facts["seed"])
     network, _ = record.load_network()
     recipe = facts["settings"]["training"]
-    views = recipe["test_time_augmentation"] if test_time_augmentation is None else test_time_augmentation
-    predictor = Predictor(network, mode=recipe["prediction"], test_time_augmentation=views)
+    predictor = Predictor(network, mode=recipe["prediction"], test_time_augmentation=recipe["test_time_augmentation"])
     probability = predictor.predict(data.test_images, data.test_sections)
     validated = predictor.predict(data.validation_images, data.validation_sections)
     found = _Cells(sweep_thresholds(validated, data.validation_labels), probability, probability)
@@ -155,7 +152,6 @@ def evaluate_record(
         "seed": facts["seed"],
         "sections": len(per_section),
         "pixel_threshold": PIXEL_THRESHOLD,
-        "test_time_augmentation": views,
         "cells": "agglomeration" if found.agglomeration else "threshold",
         "threshold": found.threshold,
         "v_info_threshold": found.info_threshold,

@@ -158,9 +158,9 @@ def _board(dataset: str, protocol: str, digest: str, folders: list[Path], names:
         model = names.get(folder, metrics["model"])
         tables.setdefault(model, []).append(table.assign(seed=metrics["seed"]))
         facts.setdefault(model, []).append(metrics)
-        ways = sorted({_way(run) for run in facts[model]})
-        if len(ways) > 1:
-            raise InputError(f"runs of {model} were scored with {' and with '.join(ways)}; score them alike")
+        methods = sorted({run.get("cells", "threshold") for run in facts[model]})
+        if len(methods) > 1:
+            raise InputError(f"runs of {model} were scored with cells by {' and by '.join(methods)}; score them alike")
         for name, part in baseline.groupby("model", sort=False):
             baselines.setdefault(str(name), []).append(part.drop(columns="model"))
 
@@ -194,13 +194,6 @@ def _board(dataset: str, protocol: str, digest: str, folders: list[Path], names:
     rows += [{"model": name, **summary(parts), **standing(name)} for name, parts in baselines.items()]
     sections = max(len(_average_per_section(parts)) for parts in tables.values())
     return Board(dataset, protocol, digest, sections, protocol in LEAKING_PROTOCOLS, rows)
-
-
-def _way(metrics: dict[str, Any]) -> str:
-    """How a run was scored, as far as it may be chosen after training."""
-    # Older scores do not say from how many views.
-    views = {None: "", False: ", one view", True: ", 8 views", "turned": ", 16 views"}
-    return f"cells by {metrics.get('cells', 'threshold')}{views[metrics.get('test_time_augmentation')]}"
 
 
 def _average_per_section(tables: list[pd.DataFrame]) -> pd.DataFrame:

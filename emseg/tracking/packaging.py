@@ -168,8 +168,7 @@ def _segmenter(record: RunRecord, metrics: dict[str, Any], evaluation: Path, nam
     facts = record.read()
     network, normalization = record.load_network()
     recipe = facts["settings"]["training"]
-    views = metrics.get("test_time_augmentation", recipe["test_time_augmentation"])
-    predictor = Predictor(network, normalization, recipe["prediction"], views)
+    predictor = Predictor(network, normalization, recipe["prediction"], recipe["test_time_augmentation"])
     agglomeration = None
     if metrics.get("cells") == "agglomeration":
         agglomeration = Agglomeration.from_dict(json.loads((evaluation / AGGLOMERATION_FILE).read_text("utf-8")))

@@ -161,31 +161,6 @@ def test_a_gap_between_sections_parts_neighbours():
         predictor.section(stack[:1])
 
 
-@pytest.mark.parametrize("shape", [(96, 96), (70, 113), (5, 7)])
-def test_a_turned_section_is_turned_back(shape):
-    # A smooth picture and a network that treats every pixel alike: turning it must change nothing but rounding.
-    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    stack = (0.5 + 0.4 * np.sin(x / 17) * np.cos(y / 13))[None]
-    plain = predict(WeightedSections(2.0), stack)
-    np.testing.assert_allclose(predict(WeightedSections(2.0), stack, test_time_augmentation="turned"), plain, atol=3e-3)
-
-
-def test_turning_shows_the_network_the_section_at_45_degrees():
-    class Rows(WeightedSections):
-        """Sees lines along rows, and nothing else."""
-
-        def forward(self, images):
-            return images - images.mean(dim=-2, keepdim=True)
-
-    y, x = np.mgrid[:101, :101]
-    diagonal = (np.abs(y - x) < 4).astype(np.float32)[None]
-    found = predict(Rows(1.0), diagonal, test_time_augmentation="turned")[0]
-    symmetric = predict(Rows(1.0), diagonal, test_time_augmentation=True)[0]
-    # Turned by 45 degrees the diagonal is a row in half of the views, which the mean over columns hides in the others.
-    assert abs(found[50, 50] - symmetric[50, 50]) > 0.01
-    np.testing.assert_allclose(found, found.T, atol=1e-4)
-
-
 def test_sections_are_taken_one_by_one():
     taken = []
 

@@ -93,20 +93,6 @@ def test_agglomeration_learns_from_training_sections_alone(tmp_path, source, rec
     assert segmenter_of_run(record.folder.parent).agglomeration is None
 
 
-def test_a_run_is_used_with_the_views_it_was_scored_with(source, record):
-    network, normalization = record.load_network()
-    augmented = augmented_of_record(record, source)
-    test = record.read()["split"]["test"]
-    for views in (None, "turned"):
-        metrics = evaluate_record(record, source, augmented, with_figures=False, test_time_augmentation=views)
-        expected = predict(
-            network, source.images[test], normalization=normalization, test_time_augmentation=views or False
-        )
-        assert metrics["pixel_error"]["mean"] == pytest.approx(pixel_error(expected, source.labels[test]), abs=1e-3)
-        found = segmenter_of_run(record.folder.parent).segment(lambda z: source.images[test[z]], 2, "probability")
-        np.testing.assert_array_equal(list(found), expected)
-
-
 def test_a_damaged_agglomeration_is_not_used(tmp_path, source, record, knowing):
     evaluate_record(record, source, augmented_of_record(record, source), with_figures=False, cells="agglomeration")
     write_package(record, tmp_path / "package")

@@ -48,19 +48,12 @@ def evaluation(folder, model, seed=0, protocol="heldout", digest="a" * 32, error
     return table
 
 
-@pytest.mark.parametrize(
-    ("other", "sentence"),
-    [
-        ({"cells": "agglomeration"}, "cells by agglomeration and with cells by threshold;"),
-        ({"test_time_augmentation": "turned"}, "cells by threshold and with cells by threshold, 16 views;"),
-    ],
-)
-def test_seeds_that_were_scored_differently_are_not_pooled(tmp_path, other, sentence):
+def test_seeds_that_were_scored_differently_are_not_pooled(tmp_path):
     evaluation(tmp_path, "unet2", 0)
     evaluation(tmp_path, "unet2", 1)
     file = tmp_path / "unet2-heldout-fold0-seed1" / "evaluation" / "metrics.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | other))
-    with pytest.raises(InputError, match=f"runs of unet2 were scored with {sentence}"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"cells": "agglomeration"}))
+    with pytest.raises(InputError, match="runs of unet2 were scored with cells by agglomeration and by threshold"):
         make_boards(find_evaluations(tmp_path))
 
 
