@@ -106,7 +106,7 @@ def ablations(runs: list[EvaluatedRun]) -> pd.DataFrame:
             compare(model, protocol, change, [changed[key] for key in common], [base[key] for key in common])
         agglomerated = [scores for scores in changed.values() if set(THRESHOLDED_METRICS) <= set(scores.per_section)]
         if agglomerated:
-            label = f"{variation}: cells by threshold" if variation else "cells by threshold"
+            label = f"{variation.lstrip('/')}: cells by threshold" if variation else "cells by threshold"
             compare(model, protocol, label, [_thresholded(scores) for scores in agglomerated], agglomerated)
     return pd.DataFrame(rows)
 
