@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -81,11 +82,14 @@ def build_model(name: str, **overrides: Any) -> Network:
     Raises:
         InputError: unknown model, unknown override or one out of range.
     """
-    entry = catalog_entry(name)
+    build = catalog_entry(name).build
     try:
-        return entry.build(**overrides)
+        return build(**overrides)
     except TypeError as error:
-        raise InputError(f"model {name} does not take these settings: {error}") from error
+        taken = inspect.signature(build).parameters
+        unknown = [override for override in overrides if override not in taken]
+        wrong = f"has no {', '.join(unknown)}; it has {', '.join(taken)}" if unknown else f"cannot be built: {error}"
+        raise InputError(f"model {name} {wrong}") from error
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -154,7 +154,7 @@ def test_width_and_dropout_are_adjustable(name):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"width": 3}, "width"),
+        ({"width": 3}, "has no width; it has base_channels, "),
         ({"base_channels": 0}, "base_channels must be at least 1"),
         ({"dropout": 1.5}, "dropout rates"),
         ({"dropout": [0.1, 0.2]}, "dropout needs one rate or"),
