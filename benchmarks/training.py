@@ -45,7 +45,6 @@ def plain_step(model: str, settings: Settings, images: torch.Tensor, labels: tor
     torch.manual_seed(0)
     network = build_model(model, **settings.models[model].network.overrides()).train().to(images.device)
     optimizer = torch.optim.AdamW(network.parameters(), fused=False, foreach=False)
-    images = images.repeat(1, network.channels, 1, 1)
 
     def step() -> None:
         optimizer.zero_grad()
