@@ -116,7 +116,7 @@ def curves_figure(title: str, history: list[dict[str, float]]) -> Figure:
 
 def learning_curves_figure(title: str, histories: dict[str, list[dict[str, float]]]) -> Figure:
     """Training loss and validation pixel error of several runs, each over its own epochs."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
     figure.suptitle(title, fontsize=11)
     panels = {"train_loss": "training loss", "validation_pixel_error": "validation pixel error"}
     for axis, (key, name) in zip(figure.subplots(1, 2), panels.items(), strict=True):
@@ -127,7 +127,8 @@ def learning_curves_figure(title: str, histories: dict[str, list[dict[str, float
         axis.grid(alpha=0.3)
         _plain(axis)
     if len(histories) > 1:
-        figure.axes[0].legend(frameon=False, fontsize=9)
+        handles, runs = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, runs, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
