@@ -2,10 +2,10 @@
 
 A threshold joins two cells through a few bright pixels of a faint membrane, and cuts one cell at a dark spot. Here a
 section is first cut into regions, about as many as it has cells. Each border between two regions is then judged as a
-whole: by the probability along it, its length, and whether the two regions lie over the same regions of the
-neighbouring sections. The judge is a logistic regression, learned on labelled sections that the network was trained
-on. Regions are merged by mean linkage, the likeliest border first (after the agglomeration of superpixels of
-Nunez-Iglesias et al. 2013, PLoS ONE 8:e71715).
+whole: by the probability along it, its length, how large and how sure the two regions are, and whether they lie over
+the same regions of the neighbouring sections. The judge is a logistic regression, learned on labelled sections that
+the network was trained on. Regions are merged by mean linkage, the likeliest border first (after the agglomeration of
+superpixels of Nunez-Iglesias et al. 2013, PLoS ONE 8:e71715).
 
 The result is a probability again: 1 inside regions, and on a border the probability that both sides are one cell. Its
 components above a threshold are the regions merged down to it, so it is scored like any other proposal. The threshold
@@ -31,11 +31,19 @@ MERGE_THRESHOLD = 0.5
 _SEED_LEVELS = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 _SMALLEST_SEED = 10
 """Pixels."""
-_QUANTILES = (0.1, 0.5, 0.9)
+_QUANTILES = (0.1, 0.5, 0.9, 1.0)
 _SMALLEST_PROBABILITY = 0.002
 """Nearer to 0 or 1 counts as this near, so that no single pixel outweighs a border."""
-FEATURES = ("mean probability", *(f"{quantile:.0%} quantile of probability" for quantile in _QUANTILES), "length")
-"""Of a border: probabilities as their logit, the length in pixel edges as its logarithm."""
+FEATURES = (
+    "mean probability",
+    *(f"{quantile:.0%} quantile of probability" for quantile in _QUANTILES),
+    "length",
+    "interior of the smaller region",
+    "interior of the larger region",
+    "mean probability of the less sure region",
+    "mean probability of the surer region",
+)
+"""Of a border: probabilities as their logit; its length in pixel edges and pixels of interior as their logarithm."""
 OVERLAP = "overlap in a neighbouring section"
 """One more feature where there are neighbouring sections, see `_overlap`; the larger of two."""
 _RIDGE = 3.0
@@ -122,16 +130,18 @@ class Agglomeration:
         return np.stack([self.close(regions, neighbours) for regions, neighbours in cut_stack(probability)])
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it; `from_dict` reads it."""
-        return asdict(self)
+        """As JSON has it; `from_dict` reads it. The weights of a rule are in the order of `features`."""
+        return {"features": [*FEATURES, OVERLAP], **asdict(self)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Agglomeration:
         """From what `as_dict` gave.
 
         Raises:
-            TypeError, KeyError: it is something else.
+            ValueError: its rules weigh other features of a border than this version of emseg.
         """
+        if values.get("features") != [*FEATURES, OVERLAP]:
+            raise ValueError("its agglomeration weighs other features of a border than this version of emseg")
         among = values["among_neighbours"]
         return cls(LogisticRule(**values["alone"]), LogisticRule(**among) if among else None)
 
@@ -212,10 +222,30 @@ def find_borders(regions: Regions, neighbours: Sequence[Regions] = ()) -> Border
     starts = np.cumsum(lengths) - lengths
     probabilities = [np.bincount(edges, darkest, len(pairs)) / lengths]
     probabilities += [ordered[starts + np.rint(quantile * (lengths - 1)).astype(int)] for quantile in _QUANTILES]
-    columns = [*logit(np.clip(probabilities, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)), np.log(lengths)]
+    columns = [*_clipped_logit(np.array(probabilities)), np.log(lengths)]
+    for of_region in (_log_interior(regions), _mean_logit(regions)):
+        both = of_region[pairs]
+        columns += [both.min(axis=1), both.max(axis=1)]
     if neighbours:
         columns.append(np.max([_overlap(regions, pairs, neighbour) for neighbour in neighbours], axis=0))
     return Borders(pairs, lengths, np.column_stack(columns), edges, pixels)
+
+
+def _clipped_logit(probability: np.ndarray) -> np.ndarray:
+    return np.asarray(logit(np.clip(probability, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)))
+
+
+def _log_interior(regions: Regions) -> np.ndarray:
+    """Logarithm of one more than the pixels of interior of each region, (regions,)."""
+    interior = regions.labels[regions.probability > 0.5]
+    return np.log1p(np.bincount(interior, minlength=regions.count + 1)[1:])
+
+
+def _mean_logit(regions: Regions) -> np.ndarray:
+    """Mean logit over the pixels of each region, (regions,)."""
+    labels = regions.labels.ravel()
+    total = np.bincount(labels, _clipped_logit(regions.probability.ravel()), regions.count + 1)
+    return (total / np.maximum(np.bincount(labels, minlength=regions.count + 1), 1))[1:]
 
 
 def _overlap(regions: Regions, pairs: np.ndarray, neighbour: Regions) -> np.ndarray:

@@ -155,13 +155,16 @@ def segmenter_of_run(folder: str | Path) -> Segmenter:
     """A segmenter straight from a run folder, without a registry.
 
     Raises:
-        InputError: there is no finished, evaluated run.
+        InputError: there is no finished run that this version of emseg evaluated.
     """
     record = RunRecord.open(folder)
     evaluation = evaluation_folder(record)
     metrics, _, _ = read_evaluation(evaluation)
     weights = hashlib.sha256(record.weights_file.read_bytes()).hexdigest()
-    return _segmenter(record, metrics, evaluation, str(folder), weights)
+    try:
+        return _segmenter(record, metrics, evaluation, str(folder), weights)
+    except ValueError as error:
+        raise InputError(f"{folder}: {error}; evaluate the run again (emseg evaluate)") from error
 
 
 def _segmenter(record: RunRecord, metrics: dict[str, Any], evaluation: Path, name: str, fingerprint: str) -> Segmenter:

@@ -16,6 +16,7 @@ from emseg.inference.agglomeration import (
     MERGE_THRESHOLD,
     Agglomeration,
     LogisticRule,
+    Regions,
     cut_stack,
     find_borders,
     find_regions,
@@ -54,6 +55,31 @@ def test_a_border_is_as_likely_as_its_rule_says():
     assert closed[:, 15] == pytest.approx(0.2, abs=1e-6)
     assert (np.delete(closed, [7, 15], axis=1) == 1).all()
     assert [ndimage.label(closed > threshold)[1] for threshold in (0.1, 0.5, 0.8)] == [1, 2, 3]
+
+
+def test_features_are_measured_on_the_border_and_its_two_regions():
+    probability = three_cells()
+    probability[0, 15] = 0.4
+    probability[:4, 16:] = 0.9
+    labels = np.repeat([1, 2, 3], [8, 8, 7]).astype(np.int32)
+    first, second = find_borders(Regions(probability, np.tile(labels, (8, 1)), 3)).features
+    sure, faint, dark, less_dark, less_sure = (np.log(p / (1 - p)) for p in (0.99, 0.7, 0.2, 0.4, 0.9))
+    middle = (56 * sure + 7 * dark + less_dark) / 64
+    np.testing.assert_allclose(
+        first, [*[faint] * 5, np.log(8), np.log(57), np.log(65), middle, (56 * sure + 8 * faint) / 64], rtol=1e-5
+    )
+    mean = np.log(1.8 / 6.2)
+    np.testing.assert_allclose(
+        second,
+        [mean, dark, dark, dark, less_dark, np.log(8), np.log(57), np.log(57), (sure + less_sure) / 2, middle],
+        rtol=1e-5,
+    )
+
+
+def test_a_rule_on_other_features_is_refused():
+    values = Agglomeration(rule_of("length"), None).as_dict()
+    with pytest.raises(ValueError, match="other features of a border"):
+        Agglomeration.from_dict({**values, "features": values["features"][1:]})
 
 
 def brute_force_groups(borders, likely, threshold):
