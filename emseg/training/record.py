@@ -69,7 +69,7 @@ class RunRecord:
 
         Args:
             identity: what decides the weights: model, protocol, fold, seed, settings, digests of data and code.
-                A record of another identity in this folder is replaced.
+                A record of another identity in this folder is replaced; if it was unfinished, stderr says why.
             facts: further entries of record.json.
             resume_finished: whether a finished record of the same identity is kept as it is.
         """
@@ -80,6 +80,12 @@ class RunRecord:
                 if known["status"] != FINISHED:
                     self.update(status=RUNNING, message=None, resumed=known["resumed"] + 1)
                 return
+            if known["status"] != FINISHED and (epochs := len(self.history())):
+                print(
+                    f"{self.folder}: starting again; the unfinished run there, of {epochs} epoch(s), had another "
+                    f"{', '.join(_differing(known, identity))}",
+                    file=sys.stderr,
+                )
         self._clear()
         write_json(
             self._record_file,
@@ -243,6 +249,13 @@ class RunRecord:
             {key: f"{value:.0f}" if key == "epoch" else f"{value:.6g}" for key, value in row.items()} for row in rows
         )
         write_text(self.history_file, text.getvalue())
+
+
+def _differing(known: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+    """The entries of an identity that a record has otherwise; of the settings, which group."""
+    identity = json.loads(json.dumps(identity))
+    before, after = ({**entries, **entries["settings"]} for entries in (known, identity))
+    return [key for key in after if key != "settings" and before.get(key) != after[key]]
 
 
 def run_name(model: str, fold: int, seed: int) -> str:

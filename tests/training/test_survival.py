@@ -142,6 +142,15 @@ def test_both_checkpoints_spoilt_begins_again(tmp_path, tiny_settings, source):
     assert_same_run(undisturbed, train(tiny_settings, source, tmp_path / "run"))
 
 
+def test_an_unfinished_run_of_other_settings_is_replaced_with_a_word(tmp_path, tiny_settings, source, capfd):
+    with pytest.raises(Stop):
+        train(tiny_settings, source, tmp_path / "run", after_epoch=stopped_after(1))
+    recipe = tiny_settings.training.model_copy(update={"learning_rate": 1e-3})
+    train(tiny_settings.model_copy(update={"training": recipe}), source, tmp_path / "run", seed=1)
+    said = capfd.readouterr().err
+    assert "starting again; the unfinished run there, of 1 epoch(s), had another seed, training\n" in said
+
+
 def test_a_full_disk_ends_in_a_sentence_and_the_run_goes_on_later(tmp_path, tiny_params, source_folder, train_script):
     settings = with_changes(tiny_params, epochs=3)
     source = load_source("cortex", source_folder.parent)

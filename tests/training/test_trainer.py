@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from emseg.errors import InputError
 from emseg.reporting.evaluation import evaluate_record
 from emseg.settings import Settings, merge
+from emseg.training.lineage import _CODE_AFTER_TRAINING
 from emseg.training.record import FAILED, FINISHED, RunRecord
 from emseg.training.run import augmented_of_record, load_or_make_augmented, train_model
 from emseg.training.trainer import TrainingDiverged
@@ -223,3 +224,11 @@ def test_nothing_heavy_is_imported_to_train():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.strip() == "[]"
+
+
+def test_code_that_a_run_may_change_under_it_is_none_that_trains():
+    code = "import sys, emseg.training.run; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    trains = {name.removeprefix("emseg.").replace(".", "/") + ".py" for name in done.stdout.split()}
+    assert "training/trainer.py" in trains
+    assert trains.isdisjoint(_CODE_AFTER_TRAINING)
