@@ -148,6 +148,7 @@ def comparison_figure(title: str, rows: list[dict[str, Any]], metrics: list[str]
         axis.set_yticks(positions, [row["model"] if index == 0 else "" for row in rows])
         axis.set_xlabel(metric.replace("_", " "))
         axis.set_ylim(-0.6, len(rows) - 0.4)
+        axis.locator_params(axis="x", nbins=5)
         if metric == "pixel_error":
             left = min(0.05, float(means.min()) * 0.9)
             axis.set_xlim(left=left)
