@@ -253,6 +253,7 @@ class RunRecord:
 
 def _differing(known: dict[str, Any], identity: dict[str, Any]) -> list[str]:
     """The entries of an identity that a record has otherwise; of the settings, which group."""
+    # As record.json has it, where a tuple is a list.
     identity = json.loads(json.dumps(identity))
     before, after = ({**entries, **entries["settings"]} for entries in (known, identity))
     return [key for key in after if key != "settings" and before.get(key) != after[key]]
