@@ -30,7 +30,7 @@ environment: .venv/installed
 benchmark: environment
 ifeq ($(PROFILE),default)
 ifneq ($(DATA),synthetic)
-	$(error PROFILE=default is for synthetic sections; use PROFILE=quick or paper with DATA=$(DATA))
+	$(error PROFILE=default is for synthetic sections; use PROFILE=quick, best or paper with DATA=$(DATA))
 endif
 	dvc repro
 	emseg leaderboard runs/benchmark

@@ -141,7 +141,7 @@ def open_package(folder: Path, name: str, expected_digest: str | None = None) ->
             image, expected = check["image"], check["probability"]
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{name} cannot be loaded ({reason}); register its run again") from error
+        raise InputError(f"{name} cannot be loaded ({reason}); evaluate and register its run again") from error
     plain = Predictor(segmenter.predictor.network, segmenter.predictor.normalization)
     difference = float(np.abs(next(plain.stream([image])) - expected).max())
     if not difference < _CHECK_TOLERANCE:
