@@ -32,7 +32,8 @@ class Sections:
         dtype: uint8, uint16, bool, float16 or float32.
         read: section z as (Y, X).
         names: file name of each section of a folder.
-        page: what a TIFF says about itself: compression, resolution, ImageJ and OME entries.
+        page: what a TIFF says about itself: compression, resolution, ImageJ and OME entries; of a Zarr array, what
+            `zarr.create_array` takes to make one like it.
     """
 
     path: Path
@@ -238,8 +239,14 @@ def _open_zarr(path: Path) -> Sections:
     def read(z: int) -> np.ndarray:
         return np.asarray(array[z])
 
+    facts = {
+        "attributes": dict(array.attrs),
+        "compressors": array.compressors or None,
+        "zarr_format": array.metadata.zarr_format,
+        "dimension_names": getattr(array.metadata, "dimension_names", None),
+    }
     depth, height, width = array.shape
-    return Sections(path, "zarr", (depth, height, width), dtype, read, page={"attributes": dict(array.attrs)})
+    return Sections(path, "zarr", (depth, height, width), dtype, read, page=facts)
 
 
 def _checked(path: Path, shape: tuple[int, ...], dtype: Any) -> np.dtype[Any]:

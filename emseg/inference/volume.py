@@ -201,8 +201,8 @@ def _write_zarr(folder: Path, sections: Sections, result: Callable[[int], np.nda
         shape=sections.shape,
         chunks=(1, min(height, 1024), min(width, 1024)),
         dtype=OUTPUT_TYPES[output],
-        attributes=sections.page["attributes"],
         overwrite=True,
+        **sections.page,
     )
     for z in range(len(sections)):
         array[z] = result(z)

@@ -13,8 +13,10 @@ import tifffile
 import torch
 import zarr
 from bad_inputs import FILES, write_colour_png, write_mixed_folder
+from numcodecs import Blosc
 from PIL import Image
 from skimage.measure import label as components
+from zarr.codecs import BloscCodec
 
 from emseg.data.normalization import Normalization, describe_difference, grey_levels
 from emseg.data.stack import read_stack
@@ -104,15 +106,33 @@ def test_one_image_a_folder_and_a_png(tmp_path, segmenter, stack, expected):
     np.testing.assert_array_equal(read_stack(tmp_path / "c"), expected[[1, 2, 1]])
 
 
-def test_zarr_in_zarr_out(tmp_path, segmenter, stack, expected):
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"zarr_format": 3, "compressors": BloscCodec(cname="lz4"), "dimension_names": ("z", "y", "x")},
+        {"zarr_format": 3, "compressors": None},
+        {"zarr_format": 2, "compressors": Blosc("lz4")},
+    ],
+    ids=["format 3", "not compressed", "format 2"],
+)
+def test_zarr_in_zarr_out(tmp_path, segmenter, stack, expected, kind):
     source = zarr.create_array(
-        tmp_path / "in.zarr", shape=stack[0].shape, chunks=(3, 32, 32), dtype="uint8", attributes={"voxel": [50, 4, 4]}
+        tmp_path / "in.zarr",
+        shape=stack[0].shape,
+        chunks=(3, 32, 32),
+        dtype="uint8",
+        attributes={"voxel": [50, 4, 4]},
+        **kind,
     )
     source[:] = stack[0]
     segment_file(segmenter, tmp_path / "in.zarr", tmp_path / "out.zarr")
     result = zarr.open(tmp_path / "out.zarr", mode="r")
     np.testing.assert_array_equal(result[:], expected)
     assert dict(result.attrs) == {"voxel": [50, 4, 4]}
+    assert result.compressors == source.compressors
+    assert result.metadata.zarr_format == kind["zarr_format"]
+    if "dimension_names" in kind:
+        assert result.metadata.dimension_names == kind["dimension_names"]
 
 
 def test_masks_use_the_threshold_and_cells_are_components_of_it(tmp_path, segmenter, stack, expected):
