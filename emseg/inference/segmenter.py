@@ -13,8 +13,9 @@ from skimage.segmentation import watershed
 
 from emseg.data.normalization import describe_difference, grey_levels
 from emseg.errors import InputError
-from emseg.inference.agglomeration import Agglomeration, Regions, find_regions
+from emseg.inference.agglomeration import Agglomeration
 from emseg.inference.predictor import Predictor
+from emseg.inference.regions import Regions, find_regions
 
 Output = Literal["probability", "mask", "cells"]
 OUTPUTS: tuple[str, ...] = get_args(Output)

@@ -11,17 +11,8 @@ from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
 from emseg.data import make_synthetic
-from emseg.inference.agglomeration import (
-    FEATURES,
-    MERGE_THRESHOLD,
-    Agglomeration,
-    LogisticRule,
-    Regions,
-    cut_stack,
-    find_borders,
-    find_regions,
-    learn_agglomeration,
-)
+from emseg.inference.agglomeration import MERGE_THRESHOLD, Agglomeration, LogisticRule, learn_agglomeration
+from emseg.inference.regions import FEATURES, Regions, cut_stack, find_borders, find_regions
 from emseg.metrics import v_info, v_rand
 
 
