@@ -39,8 +39,19 @@ def test_image_label_and_distance_move_together(settings):
     torch.testing.assert_close(warped, same)
     labels = images > 0.5
     warped, warped_labels = augment(images, labels, settings=quiet, generator=generator(5))
-    # Nearest and bilinear sampling can differ only where the image is next to the level.
+    # They can differ only where the image is next to the level.
     assert ((warped > 0.5) != warped_labels).float().mean() < 0.05
+
+
+@pytest.mark.parametrize("settings", [STUDY, FULL])
+@pytest.mark.parametrize("interior", [True, 1, 255, 1.0])
+def test_a_warped_label_is_the_half_level_of_the_warped_outline(settings, interior):
+    _, labels = batch(side=64)
+    quiet = settings.model_copy(update={"brightness": 0.0, "contrast": 0.0})
+    given = torch.where(labels, torch.tensor(interior), torch.tensor(interior) * 0)
+    outline, warped = augment(labels.float(), given, settings=quiet, generator=generator(3))
+    assert warped.dtype == given.dtype
+    assert torch.equal(warped, torch.where(outline > 0.5, torch.tensor(interior), torch.tensor(interior) * 0))
 
 
 @pytest.mark.parametrize("settings", [STUDY, FULL])
