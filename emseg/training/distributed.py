@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import distributed, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from emseg.models.network import Network
@@ -36,11 +37,15 @@ class Ranks:
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def training_logits(self, network: Network) -> Callable[[torch.Tensor], list[torch.Tensor]]:
-        """`network.training_logits`, with gradients averaged over ranks."""
+        """`network.training_logits`, with batch statistics of the whole batch and gradients averaged over ranks."""
         if self.size == 1:
             return network.training_logits
         if next(network.parameters()).is_cuda:
             nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        else:
+            for module in network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.__class__ = _SharedBatchNorm
         return DistributedDataParallel(_TrainingLogits(network))
 
     def share(self, value: Any) -> Any:
@@ -57,6 +62,26 @@ class Ranks:
             distributed.all_reduce(values)
             values /= self.size
         return values
+
+
+class _SharedBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation by mean and variance over all ranks; PyTorch has it for GPUs alone."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(input)
+        values = input.float()
+        count = values.numel() // values.shape[1] * distributed.get_world_size()
+        mean = all_reduce(values.sum(dim=(0, 2, 3))) / count
+        centred = values - mean[:, None, None]
+        variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
+        with torch.no_grad():
+            momentum = cast(float, self.momentum)
+            self.get_buffer("running_mean").lerp_(mean, momentum)
+            self.get_buffer("running_var").lerp_(variance * (count / (count - 1)), momentum)
+            self.get_buffer("num_batches_tracked").add_(1)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
 
 class _TrainingLogits(nn.Module):

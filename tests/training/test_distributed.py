@@ -5,19 +5,18 @@ import subprocess
 import sys
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file
 
+from emseg.inference import predict
 from emseg.settings import load_settings, merge, read_yaml
 from emseg.training.record import RunRecord
 
 DISTRIBUTED = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-@pytest.fixture
-def params(tiny_params):
-    # Batch statistics and dropout are drawn by each process from its own part of a batch; here both are off.
+@pytest.fixture(params=["none", "batch"])
+def params(tiny_params, request):
+    # Each process draws its own dropout; here it is off.
     values = read_yaml(tiny_params)
     merge(
         values,
@@ -29,7 +28,7 @@ def params(tiny_params):
                 "epochs": 6,
                 "learning_rate": 0.02,
             },
-            "models": {"weighted_unet": {"network": {"normalization": "none", "dropout": 0.0}}},
+            "models": {"weighted_unet": {"network": {"normalization": request.param, "dropout": 0.0}}},
         },
     )
     tiny_params.write_text(yaml.safe_dump(values, sort_keys=False))
@@ -43,7 +42,7 @@ def run(command, train_script, params, sources, folder, cwd):
     )
 
 
-def test_two_processes_agree_with_one(tmp_path, params, source_folder, train_script):
+def test_two_processes_agree_with_one(tmp_path, params, source_folder, source, train_script):
     records = []
     for name, command in (("one", [sys.executable]), ("two", DISTRIBUTED)):
         done = run(command, train_script, params, source_folder.parent, tmp_path / name, tmp_path)
@@ -54,9 +53,10 @@ def test_two_processes_agree_with_one(tmp_path, params, source_folder, train_scr
     assert len(one) == len(two)
     for before, after in zip(one, two, strict=True):
         assert before == pytest.approx(after, rel=1e-3)
-    weights = [load_file(record.weights_file) for record in records]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][name], atol=1e-4, rtol=1e-3)
+    # Not weights: a bias before batch normalisation does nothing, and goes where rounding sends it.
+    networks = [record.load_network() for record in records]
+    first, second = (predict(network, source.images, normalization=grey) for network, grey in networks)
+    assert second == pytest.approx(first, abs=5e-3)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, params, source_folder, train_script):
