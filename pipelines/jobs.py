@@ -8,14 +8,18 @@ jobs.yaml is a list; a job names what differs from params.yaml:
        set: {training: {weight_average: 0.0}}}
 
 Every job becomes OUT/runs/NAME: a run record with its scores. Started again, finished jobs are kept and a stopped
-one goes on from its checkpoint. `--pack` puts each run into zip files of at most 16 MiB, which `emseg publish`
-imports where MLflow is; weights that do not fit stay behind.
+one goes on from its checkpoint. Started several times at once, the processes share the list: on two cores, two of one
+thread each (OMP_NUM_THREADS=1) are faster than one of two. `--pack` puts each run into zip files of at most 16 MiB,
+which `emseg publish` imports where MLflow is; weights that do not fit stay behind.
 """
 
 import argparse
+import fcntl
 import re
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +96,29 @@ def job_settings(job: Job, project: Path = Path()) -> Settings:
     return validate_settings(values, f"job {job.folder_name}: ")
 
 
-def run_job(job: Job, settings: Settings, sources: Path, out: Path, deadline: float) -> RunRecord:
-    """Train and score one job, or go on with it.
+@contextmanager
+def claim(folder: Path) -> Iterator[bool]:
+    """Whether the run in `folder` is this process's to make; False while another process is at it.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".claim").open("w")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to: {error.strerror}; choose another --out") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = True
+        except BlockingIOError:
+            is_ours = False
+        yield is_ours
+
+
+def run_job(job: Job, settings: Settings, sources: Path, folder: Path, deadline: float) -> RunRecord:
+    """Train and score one job in `folder`, or go on with it.
 
     Raises:
         _OutOfTime: `deadline` (of `time.monotonic`) passed; the last epoch is safe.
@@ -106,8 +131,9 @@ def run_job(job: Job, settings: Settings, sources: Path, out: Path, deadline: fl
         if time.monotonic() > deadline and record.read()["status"] != FINISHED:
             raise _OutOfTime
 
-    folder = out / "runs" / job.folder_name / "training"
-    record = train_model(job.model, settings, source, augmented, job.fold, job.seed, folder, after_epoch=stop_in_time)
+    record = train_model(
+        job.model, settings, source, augmented, job.fold, job.seed, folder / "training", after_epoch=stop_in_time
+    )
     record.update(profile=job.profile, variation=job.name)
     if not (evaluation_folder(record) / "metrics.json").is_file():
         evaluate_record(record, source, augmented, with_figures=_can_draw())
@@ -139,19 +165,24 @@ def main() -> None:
         if time.monotonic() > deadline:
             print(f"out of time; {len(jobs) - number + 1} of {len(jobs)} jobs are left", file=sys.stderr)
             break
-        print(f"job {number} of {len(jobs)}: {job.folder_name}", file=sys.stderr, flush=True)
-        try:
-            record = run_job(job, own, arguments.sources, arguments.out, deadline)
-        except _OutOfTime:
-            print(f"out of time in {job.folder_name}; the same command goes on with it", file=sys.stderr)
-            break
-        except RunError as error:
-            # The other jobs are worth having all the same.
-            print(f"{job.folder_name}: {error}", file=sys.stderr)
-            failed.append(job.folder_name)
-            continue
-        if arguments.pack:
-            pack_run(record, arguments.out / "packed" / f"{job.folder_name.replace('/', '--')}.zip")
+        folder = arguments.out / "runs" / job.folder_name
+        with claim(folder) as is_ours:
+            doing = "" if is_ours else ", left to the process that is at it"
+            print(f"job {number} of {len(jobs)}: {job.folder_name}{doing}", file=sys.stderr, flush=True)
+            if not is_ours:
+                continue
+            try:
+                record = run_job(job, own, arguments.sources, folder, deadline)
+            except _OutOfTime:
+                print(f"out of time in {job.folder_name}; the same command goes on with it", file=sys.stderr)
+                break
+            except RunError as error:
+                # The other jobs are worth having all the same.
+                print(f"{job.folder_name}: {error}", file=sys.stderr)
+                failed.append(job.folder_name)
+                continue
+            if arguments.pack:
+                pack_run(record, arguments.out / "packed" / f"{job.folder_name.replace('/', '--')}.zip")
     if failed:
         raise SystemExit(1)
 

@@ -13,7 +13,7 @@ from emseg.reporting.imported import import_run
 from emseg.reporting.leaderboard import find_evaluations, make_boards
 from emseg.training.bundle import pack_run, unpack_run
 from emseg.training.record import FINISHED, RunRecord
-from pipelines.jobs import job_settings, read_jobs
+from pipelines.jobs import claim, job_settings, read_jobs
 
 JOB = {"model": "dmcn", "data": "cortex", "protocol": "heldout"}
 
@@ -84,6 +84,19 @@ def test_out_of_time_it_stops_after_an_epoch_and_goes_on_later(project):
         RunRecord(path.parent).read()["status"] for path in (project / "out").glob("runs/*/*/training/record.json")
     ]
     assert statuses == [FINISHED] * 2
+
+
+def test_started_twice_at_once_the_processes_share_the_list(project):
+    jobs = write(project, {"profile": "short"}, {"profile": "short", "seed": 1})
+    runs = project / "out" / "runs" / "cortex-short-heldout"
+    with claim(runs / "dmcn-fold0-seed0") as is_ours:
+        assert is_ours
+        done = run(jobs, "--out", "out")
+        assert done.returncode == 0
+        assert "seed0, left to the process that is at it" in done.stderr
+        assert [path.parent.name for path in runs.glob("*/evaluation")] == ["dmcn-fold0-seed1"]
+    assert run(jobs, "--out", "out").returncode == 0
+    assert len(list(runs.glob("*/evaluation"))) == 2
 
 
 @pytest.mark.parametrize(
