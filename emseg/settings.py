@@ -95,6 +95,8 @@ class WeightMapSettings(_Settings):
     w0: float = Field(ge=0)
     sigma: float = Field(gt=0)
     """Pixels."""
+    calibrated: bool = False
+    """Whether a probability of one half stays one half under the weights; without, membranes come out thicker."""
 
 
 class NetworkSettings(_Settings):

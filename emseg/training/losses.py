@@ -28,19 +28,31 @@ def bce_dice(logits: torch.Tensor, labels: torch.Tensor, dice_weight: float = 1.
     return 0.5 * binary_cross_entropy(logits, labels) - dice_weight * dice
 
 
-def border_weights(
-    labels: torch.Tensor, separation: torch.Tensor, settings: WeightMapSettings, interior_share: float
+def weighted_cross_entropy(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    separation: torch.Tensor,
+    settings: WeightMapSettings,
+    interior_share: float,
 ) -> torch.Tensor:
-    """The U-Net weight map, w_c + w0 exp(-(d1 + d2)^2 / (2 sigma^2)), from stored distances.
+    """Cross-entropy weighted by the U-Net weight map, w = w_c + b with b = w0 exp(-(d1 + d2)^2 / (2 sigma^2)).
+
+    Weights w_I of interior and w_M of membrane move the odds at which the loss is smallest by w_I / w_M (Elkan 2001),
+    so that membranes come out too thick at one half. Calibrated, the loss is of logits + log(w_I / w_M) instead, and
+    the logits come out as those of the label: the map says which pixels matter, not what a probability means.
 
     Args:
-        labels: in {0, 1}, any shape.
+        logits: (N, 1, Y, X).
+        labels: in {0, 1}, same shape.
         separation: d1 + d2, pixels, same shape.
-        settings: w0 and sigma.
-        interior_share: share of interior in the training set; each class weighs the other's share.
+        settings: w0, sigma, and whether the loss is calibrated.
+        interior_share: share of interior in the training set; w_c of each class is the other's share.
     """
-    class_weight = interior_share + (1 - 2 * interior_share) * labels
-    return class_weight + settings.w0 * torch.exp(-(separation**2) / (2 * settings.sigma**2))
+    border = settings.w0 * torch.exp(-(separation**2) / (2 * settings.sigma**2))
+    interior, membrane = 1 - interior_share + border, interior_share + border
+    if settings.calibrated:
+        logits = logits + torch.log(interior / membrane)
+    return binary_cross_entropy(logits, labels, torch.where(labels > 0.5, interior, membrane))
 
 
 def make_loss(name: str, weight_map: WeightMapSettings | None, interior_share: float, dice_weight: float = 1.0) -> Loss:
@@ -49,7 +61,7 @@ def make_loss(name: str, weight_map: WeightMapSettings | None, interior_share: f
     def weighted_bce(logits: torch.Tensor, labels: torch.Tensor, separation: torch.Tensor | None) -> torch.Tensor:
         if weight_map is None or separation is None:
             raise ValueError("weighted_bce needs a weight map's settings and the separation distance")
-        return binary_cross_entropy(logits, labels, border_weights(labels, separation, weight_map, interior_share))
+        return weighted_cross_entropy(logits, labels, separation, weight_map, interior_share)
 
     if name == "weighted_bce":
         return weighted_bce
