@@ -39,8 +39,12 @@ class Board:
     @property
     def title(self) -> str:
         """What the scores belong to, in one line."""
-        leaking = ", LEAKS: tested on warped copies of training sections" if self.leaks else ""
-        return f"{self.dataset}, protocol {self.protocol}{leaking}, {self.sections} test sections"
+        tested = (
+            f"LEAKS: tested on {self.sections} warped copies of training sections"
+            if self.leaks
+            else f"{self.sections} test sections"
+        )
+        return f"{self.dataset}, protocol {self.protocol}, {tested}"
 
 
 def find_evaluations(folder: Path) -> list[Path]:
