@@ -17,10 +17,19 @@ import pandas as pd
 
 from emseg.files import write_text
 from emseg.metrics.scoring import LOWER_IS_BETTER, THRESHOLDED_METRICS, Scores
+from emseg.models import catalog_entry
 from emseg.reporting.comparison import paired_difference
 from emseg.reporting.evaluation import read_evaluation
 from emseg.reporting.figures import comparison_figure, learning_curves_figure, save_figure
-from emseg.reporting.leaderboard import Board, as_markdown, as_numbers, find_evaluations, make_boards, markdown_table
+from emseg.reporting.leaderboard import (
+    STUDY_PROTOCOL,
+    Board,
+    as_markdown,
+    as_numbers,
+    find_evaluations,
+    make_boards,
+    markdown_table,
+)
 from emseg.training.record import RunRecord
 
 _FIGURE_METRICS = ["v_rand", "v_info", "pixel_error"]
@@ -139,6 +148,8 @@ def write_report(runs_folder: Path, folder: Path, title: str, command: str) -> P
     for index, board in enumerate(boards):
         name = f"{board.dataset}-{board.protocol}"
         parts.append(_figures(folder, name, board, [r for r in main_runs if _belongs(r, board)], first=index == 0))
+    architectures = {run.model: run.facts["settings"]["architecture"] for run in main_runs}
+    parts += [study_text(board, architectures) for board in boards if board.protocol == STUDY_PROTOCOL]
     parts.append("## Published entries\n\nOn the challenge's own test stack, whose labels are not public, so they do ")
     parts[-1] += "not rank with the tables above: a held-out block of six or a fold's sections is easier or harder.\n\n"
     parts[-1] += markdown_table(_PUBLISHED)
@@ -149,7 +160,7 @@ def write_report(runs_folder: Path, folder: Path, title: str, command: str) -> P
     parts.append(_cost_text(runs))
     write_text(folder / "models.csv", as_numbers(boards).to_csv(index=False, float_format="%.6f"))
     write_text(folder / "sections.csv", _sections(runs).to_csv(index=False, float_format="%.6f"))
-    write_text(folder / "report.md", "\n\n".join(part.strip() for part in parts) + "\n")
+    write_text(folder / "report.md", "\n\n".join(part.strip() for part in parts if part) + "\n")
     return folder / "report.md"
 
 
@@ -167,6 +178,33 @@ def _figures(folder: Path, name: str, board: Board, runs: list[EvaluatedRun], fi
 def _belongs(run: EvaluatedRun, board: Board) -> bool:
     key = (run.metrics["dataset"], run.metrics["protocol"], run.metrics["data_digest"])
     return key == (board.dataset, board.protocol, board.data_digest)
+
+
+def study_text(board: Board, architectures: dict[str, str]) -> str:
+    """Every model of the study's protocol beside its row of the study's table, in Markdown.
+
+    Args:
+        board: of protocol `paper`.
+        architectures: the catalog's name of each model of the board.
+    """
+    rows = []
+    for row in board.rows:
+        study = catalog_entry(architectures[row["model"]]).study if row["model"] in architectures else None
+        if study is None:
+            continue
+        cells, missed = {"model": row["model"], "runs": row["runs"]}, []
+        for metric, theirs in study.items():
+            ours = row[metric]["mean"]
+            cells |= {metric: f"{ours:.4f}", f"study's {metric}": f"{theirs:.4f}"}
+            if not (ours <= theirs if metric in LOWER_IS_BETTER else ours >= theirs):
+                missed.append(metric)
+        rows.append(cells | {"short of it in": ", ".join(missed) or "nothing"})
+    if not rows:
+        return ""
+    return (
+        "## Against the study's table\n\nMeans; both test on warped copies of training sections. Intervals stand above."
+        f"\n\n{markdown_table(pd.DataFrame(rows))}"
+    )
 
 
 def _ablation_text(table: pd.DataFrame) -> str:
@@ -219,6 +257,7 @@ def _cost_text(runs: list[EvaluatedRun]) -> str:
                 "TFLOP": f"{flop / 1e12:.1f}",
                 "GFLOP/s": f"{flop / seconds / 1e9:.0f}",
                 "device": lineage["device"],
+                "threads": lineage["threads"],
                 "torch": lineage["packages"]["torch"],
                 "commit": str(lineage["git_commit"])[:10] + ("+" if lineage["git_dirty"] else ""),
             }

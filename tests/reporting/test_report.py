@@ -7,6 +7,7 @@ import pytest
 from emseg.errors import InputError
 from emseg.metrics import score_stack
 from emseg.metrics.scoring import Scores
+from emseg.models import catalog_entry
 from emseg.reporting.report import ablations, read_runs, write_report
 
 
@@ -30,7 +31,14 @@ def make_run(folder, name, error, protocol="heldout", seed=0, model="unet2", var
         "training_seconds": 120.0,
         "flop_per_crop": 10**9,
         "images_seen": 2400,
-        "lineage": {"device": "a box", "packages": {"torch": "2"}, "git_commit": "c" * 40, "git_dirty": False},
+        "settings": {"architecture": model},
+        "lineage": {
+            "device": "a box",
+            "threads": 2,
+            "packages": {"torch": "2"},
+            "git_commit": "c" * 40,
+            "git_dirty": False,
+        },
     }
     (run / "training" / "record.json").write_text(json.dumps(facts))
     (run / "training" / "history.csv").write_text("epoch,train_loss,validation_pixel_error\n1,0.5,0.2\n2,0.3,0.1\n")
@@ -109,6 +117,32 @@ def test_the_report_holds_every_table_and_figure(tmp_path):
     # The variations are not models of the leaderboard.
     assert set(pd.read_csv(path.parent / "models.csv")["model"].dropna()) >= {"unet2 (best)", "unet2 (paper)"}
     assert len(pd.read_csv(path.parent / "models.csv").query("model == 'unet2 (best)'")) == 2
+
+
+def test_under_the_studys_protocol_every_model_stands_beside_its_row(tmp_path):
+    for model, error in (("unet2", 0.0689), ("dmcn", 0.075), ("residual_unet", 0.01)):
+        make_run(tmp_path / "runs", model, error, protocol="paper", model=model, profile="")
+        make_run(tmp_path / "runs", f"{model}-heldout", error, model=model, profile="")
+    text = write_report(tmp_path / "runs", tmp_path / "report", "Cortex", "make everything").read_text()
+    heading = "## Against the study's table"
+    assert text.count(heading) == 1
+    columns, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.split(heading)[1].split("\n## ")[0].splitlines()
+        if line.startswith("| ")
+    ]
+    found = {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
+    assert set(found) == {"unet2", "dmcn"}  # the study has no residual_unet
+    assert found["unet2"]["study's pixel_error"] == "0.0690"
+    for model, row in found.items():
+        study = catalog_entry(model).study
+        worse = [
+            metric
+            for metric in study
+            if (float(row[metric]) - study[metric]) * (1 if metric.endswith("error") else -1) > 0
+        ]
+        assert row["short of it in"] == (", ".join(worse) or "nothing")
+    assert "pixel_error" in found["dmcn"]["short of it in"]
 
 
 def test_without_runs_it_is_one_sentence(tmp_path):
