@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from emseg.data.sources import SOURCES_FOLDER, load_source
+from emseg.data.sources import SOURCES_FOLDER, Source, load_source
 from emseg.errors import InputError, RunError
 from emseg.reporting.evaluation import evaluate_record, evaluation_folder
 from emseg.settings import ProtocolName, Settings, merge, profile_values, validate_settings
@@ -117,14 +117,12 @@ def claim(folder: Path) -> Iterator[bool]:
         yield is_ours
 
 
-def run_job(job: Job, settings: Settings, sources: Path, folder: Path, deadline: float) -> RunRecord:
+def run_job(job: Job, settings: Settings, source: Source, folder: Path, deadline: float) -> RunRecord:
     """Train and score one job in `folder`, or go on with it.
 
     Raises:
         _OutOfTime: `deadline` (of `time.monotonic`) passed; the last epoch is safe.
     """
-    source = load_source(job.data, sources)
-    check_settings(settings, source, [job.model])
     augmented = load_or_make_augmented(settings, source, job.model, job.fold)
 
     def stop_in_time(record: RunRecord) -> None:
@@ -160,6 +158,13 @@ def main() -> None:
     deadline = time.monotonic() + 60 * arguments.minutes
     jobs = read_jobs(arguments.jobs)
     settings = [job_settings(job) for job in jobs]
+    sources = {name: load_source(name, arguments.sources) for name in sorted({job.data for job in jobs})}
+    for job, own in zip(jobs, settings, strict=True):
+        # A list that goes wrong in its last job should not take hours to say so.
+        try:
+            check_settings(own, sources[job.data], [job.model])
+        except InputError as error:
+            raise InputError(f"job {job.folder_name}: {error}") from error
     failed = []
     for number, (job, own) in enumerate(zip(jobs, settings, strict=True), start=1):
         if time.monotonic() > deadline:
@@ -172,7 +177,7 @@ def main() -> None:
             if not is_ours:
                 continue
             try:
-                record = run_job(job, own, arguments.sources, folder, deadline)
+                record = run_job(job, own, sources[job.data], folder, deadline)
             except _OutOfTime:
                 print(f"out of time in {job.folder_name}; the same command goes on with it", file=sys.stderr)
                 break

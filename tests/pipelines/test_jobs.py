@@ -108,14 +108,15 @@ def test_started_twice_at_once_the_processes_share_the_list(project):
         ({"set": {"training": {"epoch": 3}}}, "epoch is not a setting"),
         ({"data": "nothing"}, "no source named nothing"),
         ({"model": "resnet"}, "resnet"),
+        ({"set": {"training": {"crop": 4096}}, "name": "large"}, "heldout-large/dmcn-fold0-seed0: models"),
     ],
 )
-def test_a_wrong_job_is_one_sentence(project, job, sentence):
-    done = run(write(project, job), "--out", "out")
+def test_a_wrong_job_is_one_sentence_before_any_job_is_begun(project, job, sentence):
+    done = run(write(project, {"seed": 1}, job), "--out", "out")
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list((project / "out").rglob("record.json")) if (project / "out").exists() else True
+    assert not (project / "out").exists()
 
 
 def test_a_run_named_twice_and_a_file_that_is_no_list(project):
