@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import torch
 from torch import distributed, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from emseg.models.network import Network
@@ -37,7 +36,10 @@ class Ranks:
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def training_logits(self, network: Network) -> Callable[[torch.Tensor], list[torch.Tensor]]:
-        """`network.training_logits`, with batch statistics of the whole batch and gradients averaged over ranks."""
+        """`network.training_logits`, with batch statistics of the whole batch and gradients averaged over ranks.
+
+        Keep the result until training ends: gradients are averaged as long as it lives.
+        """
         if self.size == 1:
             return network.training_logits
         if next(network.parameters()).is_cuda:
@@ -56,12 +58,30 @@ class Ranks:
         distributed.broadcast_object_list(box, src=0)
         return box[0]
 
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum of `values` over ranks; gradients flow back to every rank."""
+        return values if self.size == 1 else _Total.apply(values)
+
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Mean of `values` over ranks."""
         if self.size > 1:
             distributed.all_reduce(values)
             values /= self.size
         return values
+
+
+class _Total(torch.autograd.Function):
+    """Sum over ranks. Every rank's loss depends on it, so the gradient is summed over ranks too."""
+
+    @staticmethod
+    def forward(context: Any, values: torch.Tensor) -> torch.Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return _Total.forward(context, gradients[0])
 
 
 class _SharedBatchNorm(nn.BatchNorm2d):
@@ -72,9 +92,9 @@ class _SharedBatchNorm(nn.BatchNorm2d):
             return super().forward(input)
         values = input.float()
         count = values.numel() // values.shape[1] * distributed.get_world_size()
-        mean = all_reduce(values.sum(dim=(0, 2, 3))) / count
+        mean = _Total.apply(values.sum(dim=(0, 2, 3))) / count
         centred = values - mean[:, None, None]
-        variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
+        variance = _Total.apply(centred.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             momentum = cast(float, self.momentum)
             self.get_buffer("running_mean").lerp_(mean, momentum)

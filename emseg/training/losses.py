@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from emseg.settings import WeightMapSettings
+from emseg.training.distributed import Ranks
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 """(logits (N, 1, Y, X), labels in {0, 1}, d1 + d2 in pixels or None) -> scalar."""
@@ -20,11 +21,14 @@ def binary_cross_entropy(
     return F.binary_cross_entropy_with_logits(logits, labels, weight=weights)
 
 
-def bce_dice(logits: torch.Tensor, labels: torch.Tensor, dice_weight: float = 1.0, smooth: float = 1.0) -> torch.Tensor:
-    """0.5 BCE - dice_weight Dice, with Dice = (2 sum p t + smooth) / (sum p + sum t + smooth) over the batch."""
+def bce_dice(
+    logits: torch.Tensor, labels: torch.Tensor, dice_weight: float, ranks: Ranks, smooth: float = 1.0
+) -> torch.Tensor:
+    """0.5 BCE - dice_weight Dice, with Dice = (2 sum p t + smooth) / (sum p + sum t + smooth) over the whole batch."""
     probability = torch.sigmoid(logits)
-    overlap = 2 * (probability * labels).sum() + smooth
-    dice = overlap / (probability.sum() + labels.sum() + smooth)
+    sums = torch.stack([(probability * labels).sum(), probability.sum() + labels.sum()])
+    overlap, size = ranks.total(sums)
+    dice = (2 * overlap + smooth) / (size + smooth)
     return 0.5 * binary_cross_entropy(logits, labels) - dice_weight * dice
 
 
@@ -55,8 +59,17 @@ def weighted_cross_entropy(
     return binary_cross_entropy(logits, labels, torch.where(labels > 0.5, interior, membrane))
 
 
-def make_loss(name: str, weight_map: WeightMapSettings | None, interior_share: float, dice_weight: float = 1.0) -> Loss:
-    """The loss of a recipe: `bce`, `weighted_bce` (needs `weight_map` and distances) or `bce_dice`."""
+def make_loss(
+    name: str,
+    weight_map: WeightMapSettings | None,
+    interior_share: float,
+    dice_weight: float,
+    ranks: Ranks,
+) -> Loss:
+    """The loss of a recipe: `bce`, `weighted_bce` (needs `weight_map` and distances) or `bce_dice`.
+
+    Its mean over `ranks` is the loss of the batch that they share.
+    """
 
     def weighted_bce(logits: torch.Tensor, labels: torch.Tensor, separation: torch.Tensor | None) -> torch.Tensor:
         if weight_map is None or separation is None:
@@ -66,5 +79,5 @@ def make_loss(name: str, weight_map: WeightMapSettings | None, interior_share: f
     if name == "weighted_bce":
         return weighted_bce
     if name == "bce_dice":
-        return lambda logits, labels, _: bce_dice(logits, labels, dice_weight)
+        return lambda logits, labels, _: bce_dice(logits, labels, dice_weight, ranks)
     return lambda logits, labels, _: binary_cross_entropy(logits, labels)

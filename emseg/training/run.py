@@ -183,7 +183,7 @@ def train_model(
         Trainer(
             network,
             samples,
-            make_loss(entry.loss, entry.weight_map, float(labels.mean()), entry.dice_weight),
+            make_loss(entry.loss, entry.weight_map, float(labels.mean()), entry.dice_weight, ranks),
             (data.validation_images, data.validation_labels, data.validation_sections),
             recipe,
             record,

@@ -65,6 +65,49 @@ def test_two_processes_agree_with_one(tmp_path, params, source_folder, source, t
             torch.testing.assert_close(value, weights[1][name], atol=1e-4, rtol=1e-3)
 
 
+GRADIENT = """
+import sys, torch
+from emseg.models import build_model
+from emseg.settings import WeightMapSettings
+from emseg.training.distributed import join_ranks
+from emseg.training.losses import make_loss
+torch.manual_seed(0)
+network = build_model("unet2", base_channels=2, depth=1, dropout=0.0, normalization="batch")
+images, separations = torch.randn(4, 1, 16, 16), 30 * torch.rand(4, 1, 16, 16)
+labels = (torch.rand(4, 1, 16, 16) < torch.tensor([0.1, 0.4, 0.9, 1.0])[:, None, None, None]).float()
+with join_ranks(torch.device("cpu")) as ranks:
+    part = ranks.part(len(images))
+    training_logits = ranks.training_logits(network)
+    (logits,) = training_logits(images[part])
+    loss = make_loss(sys.argv[1], WeightMapSettings(w0=5, sigma=4), 0.6, 1.0, ranks)(
+        logits, labels[part], separations[part]
+    )
+    loss.backward()
+    mean = ranks.mean(loss.detach().clone())
+    if ranks.leads:
+        gradients = {name: weight.grad for name, weight in network.named_parameters()}
+        torch.save({"loss": mean, **gradients}, sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("loss", ["bce", "weighted_bce", "bce_dice"])
+def test_loss_and_gradients_of_two_processes_are_those_of_one(tmp_path, loss):
+    script = tmp_path / "gradient.py"
+    script.write_text(GRADIENT)
+    found = []
+    for name, command in (("one", [sys.executable]), ("two", DISTRIBUTED)):
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            [*command, script, loss, tmp_path / name], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(torch.load(tmp_path / name, weights_only=True))
+    one, two = found
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-4)
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, params, source_folder, train_script):
     text = params.read_text()
     assert "batch: 4" in text

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from emseg.data import separation_distance, weight_map
 from emseg.settings import WeightMapSettings
+from emseg.training.distributed import Ranks
 from emseg.training.losses import make_loss
 
 
@@ -19,7 +20,9 @@ def test_the_mix_of_cross_entropy_and_dice(dice_weight):
     p = 1 / (1 + np.exp(-logits))
     cross_entropy = -(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean()
     dice = (2 * (p * labels).sum() + 1) / (p.sum() + labels.sum() + 1)
-    loss = make_loss("bce_dice", None, 0.6, dice_weight)(torch.from_numpy(logits), torch.from_numpy(labels), None)
+    loss = make_loss("bce_dice", None, 0.6, dice_weight, Ranks())(
+        torch.from_numpy(logits), torch.from_numpy(labels), None
+    )
     assert loss.item() == pytest.approx(0.5 * cross_entropy - dice_weight * dice)
 
 
@@ -28,7 +31,7 @@ def test_the_weighted_loss_is_that_of_the_weight_map(stack):
     logits = np.random.default_rng(0).normal(size=label.shape)
     p = 1 / (1 + np.exp(-logits))
     expected = -(weight_map(label, w0=4, sigma=3) * np.where(label, np.log(p), np.log(1 - p))).mean()
-    loss = make_loss("weighted_bce", WeightMapSettings(w0=4, sigma=3), float(label.mean()))
+    loss = make_loss("weighted_bce", WeightMapSettings(w0=4, sigma=3), float(label.mean()), 1.0, Ranks())
     given_as = (logits, label.astype(float), separation_distance(label, 48))
     assert loss(*(torch.from_numpy(part)[None, None] for part in given_as)).item() == pytest.approx(expected, rel=1e-4)
 
@@ -41,7 +44,7 @@ def test_the_weighted_loss_is_that_of_the_weight_map(stack):
     calibrated=st.booleans(),
 )
 def test_a_calibrated_loss_is_smallest_at_the_true_probability(p, share, w0, separation, calibrated):
-    loss = make_loss("weighted_bce", WeightMapSettings(w0=w0, sigma=5, calibrated=calibrated), share)
+    loss = make_loss("weighted_bce", WeightMapSettings(w0=w0, sigma=5, calibrated=calibrated), share, 1.0, Ranks())
     distance = torch.full((1, 1, 1, 1), separation, dtype=torch.float64)
     border = w0 * np.exp(-(separation**2) / 50)
     moved = 1 if calibrated else (1 - share + border) / (share + border)
