@@ -140,12 +140,8 @@ class RunRecord:
             if self._checkpoint_file.is_file():
                 os.replace(self._checkpoint_file, self._checkpoint_before)
 
-    def load_checkpoint(self, is_owner: bool = True) -> dict[str, Any] | None:
-        """The last checkpoint that can be read, or None.
-
-        Args:
-            is_owner: drop history rows of later epochs, which were not yet safe, and say what could not be read.
-        """
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint that can be read, or None; history rows of later epochs, which were not safe, go."""
         state = None
         for file in (self._checkpoint_file, self._checkpoint_before):
             if not file.is_file():
@@ -154,12 +150,10 @@ class RunRecord:
                 state = torch.load(file, map_location="cpu", weights_only=True)
                 break
             except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-                if is_owner:
-                    reason = " ".join(str(error).split())[:120]
-                    print(f"{file} cannot be read ({reason}); going back to the one before", file=sys.stderr)
-        if is_owner:
-            epochs = state["epoch"] if state else 0
-            self._write_history([row for row in self.history() if row["epoch"] <= epochs])
+                reason = " ".join(str(error).split())[:120]
+                print(f"{file} cannot be read ({reason}); going back to the one before", file=sys.stderr)
+        epochs = state["epoch"] if state else 0
+        self._write_history([row for row in self.history() if row["epoch"] <= epochs])
         return state
 
     def finish(self, **facts: Any) -> None:

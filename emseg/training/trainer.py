@@ -64,7 +64,7 @@ class Trainer:
         loss: on logits, labels and distances.
         validation: images uint8 (Z, Y, X), labels bool and section numbers (Z,) that choose the checkpoint.
         recipe: optimiser, schedule, epochs, stopping.
-        record: where everything is written.
+        record: where rank 0 writes everything; the others never look at it.
         seed: of batches and dropout.
         ranks: the processes that share the run; batches must divide among them.
         after_epoch: called with the record when the run starts, after each epoch and when it ends.
@@ -107,7 +107,8 @@ class Trainer:
         self._resume()
         self.after_epoch(self.record)
         try:
-            with Progress(self.record.name, self.recipe, self.steps_per_epoch, self.ranks.leads) as progress:
+            name = self.record.name if self.ranks.leads else ""
+            with Progress(name, self.recipe, self.steps_per_epoch, self.ranks.leads) as progress:
                 while not self.ranks.share(self._finished()):
                     self._epoch(progress)
                     self.after_epoch(self.record)
@@ -289,7 +290,9 @@ class Trainer:
 
     def _resume(self) -> None:
         self._learning_rate = 0.0
-        if checkpoint := self.record.load_checkpoint(is_owner=self.ranks.leads):
+        # The record may lie on rank 0's machine alone.
+        checkpoint = self.ranks.share(self.record.load_checkpoint() if self.ranks.leads else None)
+        if checkpoint:
             self.network.load_state_dict(checkpoint["network"])
             self.optimizer.load_state_dict(checkpoint["optimizer"])
             if self.average:

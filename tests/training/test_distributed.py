@@ -37,8 +37,8 @@ def params(tiny_params, request):
     return tiny_params
 
 
-def run(command, train_script, params, sources, folder, cwd):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+def run(command, train_script, params, sources, folder, cwd, **variables):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), **variables}
     return subprocess.run(
         [*command, train_script, params, sources, folder], env=environment, cwd=cwd, capture_output=True, text=True
     )
@@ -63,6 +63,33 @@ def test_two_processes_agree_with_one(tmp_path, params, source_folder, source, t
         weights = [load_file(record.weights_file) for record in records]
         for name, value in weights[0].items():
             torch.testing.assert_close(value, weights[1][name], atol=1e-4, rtol=1e-3)
+
+
+ELSEWHERE = """
+import os
+folder = Path(sys.argv[3] + ("" if os.environ["RANK"] == "0" else "-elsewhere"))
+
+def stop(record):
+    if "STOP" in os.environ and len(record.history()) == 2:
+        sys.exit("stopped")
+
+train_model("""
+
+
+@pytest.mark.parametrize("params", ["batch"], indirect=True)
+def test_only_the_first_process_needs_the_record_also_to_go_on(tmp_path, params, source_folder, train_script):
+    where = (params, source_folder.parent)
+    assert run(DISTRIBUTED, train_script, *where, tmp_path / "together", tmp_path).returncode == 0
+    script = train_script.read_text().replace("train_model(", ELSEWHERE)
+    train_script.write_text(script.replace("Path(sys.argv[3]))", "folder, after_epoch=stop)"))
+    assert run(DISTRIBUTED, train_script, *where, tmp_path / "apart", tmp_path, STOP="1").returncode != 0
+    assert len(RunRecord(tmp_path / "apart").history()) == 2
+    done = run(DISTRIBUTED, train_script, *where, tmp_path / "apart", tmp_path)
+    assert done.returncode == 0, done.stderr
+    together, apart = (RunRecord(tmp_path / name) for name in ("together", "apart"))
+    assert apart.read()["resumed"] == 1
+    assert together.weights_file.read_bytes() == apart.weights_file.read_bytes()
+    assert not (tmp_path / "apart-elsewhere").exists()
 
 
 GRADIENT = """
