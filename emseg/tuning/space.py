@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from emseg.errors import InputError
@@ -166,6 +167,7 @@ def _holds(space: SpaceSettings, name: str, value: Any) -> bool:
     if values is None or value is None:
         return False
     if isinstance(values, RangeSettings):
-        on_grid = values.step is None or ((value - values.low) / values.step) % 1 == 0
+        steps = (value - values.low) / (values.step or 1)
+        on_grid = values.step is None or math.isclose(steps, round(steps), abs_tol=1e-8)
         return values.low <= value <= values.high and on_grid
     return value in values

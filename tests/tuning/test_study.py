@@ -94,6 +94,14 @@ def test_the_current_settings_and_the_studys_come_first(settings):
     assert len(points) == len({json.dumps(point, sort_keys=True) for point in points})
 
 
+def test_a_grid_holds_the_studys_setting_in_spite_of_rounding(params):
+    assert ((5.0 - 0.2) / 0.1) % 1 > 0.9
+    settings = changed(params, space={"sigma": {"low": 0.2, "high": 10.0, "step": 0.1}})
+    assert [p["sigma"] for p in starting_points(settings) if p["loss"] == "weighted_bce"] == [5.0]
+    settings = changed(params, space={"sigma": {"low": 0.25, "high": 10.0, "step": 0.1}})
+    assert not any("sigma" in point for point in starting_points(settings))
+
+
 def test_a_study_runs_resumes_and_is_seen_in_mlflow(params, store, emseg):
     def tune(*arguments):
         return emseg("tune", "--settings", params, *arguments)
