@@ -123,6 +123,7 @@ def learning_curves_figure(title: str, histories: dict[str, list[dict[str, float
         for run, history in histories.items():
             axis.plot([row["epoch"] for row in history], [row[key] for row in history], marker=".", label=run)
         axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
         _plain(axis)
