@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,8 +126,20 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(distributed.get_rank(), size)
-    finally:
-        distributed.destroy_process_group()
+    except BaseException:
+        atexit.register(_leave)
+        raise
+    distributed.destroy_process_group()
+
+
+def _leave() -> None:
+    """End this process at once: an orderly end may wait for processes that wait for this one.
+
+    `torchrun` stops those as soon as this one is gone.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def training_device() -> torch.device:

@@ -39,9 +39,9 @@ def params(tiny_params, request):
 
 def run(command, train_script, params, sources, folder, cwd, **variables):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), **variables}
-    return subprocess.run(
-        [*command, train_script, params, sources, folder], env=environment, cwd=cwd, capture_output=True, text=True
-    )
+    call = [*command, train_script, params, sources, folder]
+    # A process that waits for one that has failed waits for half an hour.
+    return subprocess.run(call, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 def test_two_processes_agree_with_one(tmp_path, params, source_folder, source, train_script):
