@@ -71,6 +71,8 @@ class AugmentSettings(_Settings):
     """Added to the image, in units of its [0, 1] range."""
     contrast: float = Field(default=0.0, ge=0, lt=1)
     """Relative change of contrast around the image's mean."""
+    defects: float = Field(default=0.0, ge=0, le=1)
+    """Share of images with a simulated defect of the section: a fold, a slip or faint staining, each as likely."""
 
     def scaled(self, strength: float) -> AugmentSettings:
         """Every range times `strength`, as far as it goes; flips and shifts stay as they are."""
@@ -153,6 +155,8 @@ class RecipeSettings(_Settings):
     symmetries: bool
     """Turn and mirror every crop by a random one of the 8 symmetries of the square."""
     gradient_clip: float | None = Field(gt=0)
+    topology_weight: float = Field(default=0.0, ge=0)
+    """Of 1 - clDice of the membranes, which is added to the loss of the network's own logits."""
     early_stopping: EarlyStoppingSettings | None
     select: Literal["best", "last"]
     """Which weights are kept: of the best epoch on the validation sections, or of the last epoch."""

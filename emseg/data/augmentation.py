@@ -18,6 +18,54 @@ from emseg.settings import AugmentSettings
 
 
 @dataclass(frozen=True)
+class Defects:
+    """Simulated defects of a batch; an image without one has zeros.
+
+    Attributes:
+        normal: (N, 2), of a line across the image.
+        offset: (N,), of the line from the centre, pixels.
+        slip: (N,), by how far the tissue beyond the line is moved along it, pixels.
+        gap: (N,), width of the tissue that a fold along the line hides, pixels.
+        darkness: (N,), share of the grey level that the fold takes.
+        faintness: (N,), share of the contrast that is lost.
+    """
+
+    normal: torch.Tensor
+    offset: torch.Tensor
+    slip: torch.Tensor
+    gap: torch.Tensor
+    darkness: torch.Tensor
+    faintness: torch.Tensor
+
+    def __getitem__(self, part: slice) -> Defects:
+        return Defects(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
+
+    def to(self, device: torch.device) -> Defects:
+        """On a device."""
+        return Defects(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    def distance(self, points: torch.Tensor) -> torch.Tensor:
+        """Signed distance (N, Y, X) of points (Y, X, 2) to the lines, pixels."""
+        return torch.einsum("ni,yxi->nyx", self.normal, points) - self.offset[:, None, None]
+
+
+def _draw_defects(count: int, height: int, width: int, share: float, generator: torch.Generator) -> Defects:
+    draws = torch.rand(6, count, generator=generator)
+    kind = torch.floor(draws[0] * 3 / share).where(draws[0] < share, torch.tensor(3.0))
+    angle = draws[1] * (2 * math.pi)
+    strength = draws[3]
+    slips, folds, faints = (kind == index for index in range(3))
+    return Defects(
+        normal=torch.stack([torch.sin(angle), torch.cos(angle)], dim=-1),
+        offset=(draws[2] - 0.5) * 0.7 * min(height, width),
+        slip=slips * (4 + 16 * strength) * torch.where(draws[4] < 0.5, -1.0, 1.0),
+        gap=folds * (4 + 12 * strength),
+        darkness=folds * (0.3 + 0.5 * draws[5]),
+        faintness=faints * (0.4 + 0.5 * strength),
+    )
+
+
+@dataclass(frozen=True)
 class Warps:
     """The random numbers of a batch's warps and jitters: small, drawn on the CPU, applied on any device.
 
@@ -33,6 +81,7 @@ class Warps:
     displacement: torch.Tensor | None
     contrast: torch.Tensor | None
     brightness: torch.Tensor | None
+    defects: Defects | None = None
 
     def __getitem__(self, part: slice) -> Warps:
         """The warps of some images of the batch."""
@@ -40,7 +89,9 @@ class Warps:
         def of(values: torch.Tensor | None) -> torch.Tensor | None:
             return None if values is None else values[part]
 
-        return Warps(self.matrix[part], self.shift[part], of(self.displacement), of(self.contrast), of(self.brightness))
+        defects = None if self.defects is None else self.defects[part]
+        jitter = of(self.contrast), of(self.brightness)
+        return Warps(self.matrix[part], self.shift[part], of(self.displacement), *jitter, defects)
 
 
 def draw_warps(count: int, height: int, width: int, settings: AugmentSettings, generator: torch.Generator) -> Warps:
@@ -71,7 +122,8 @@ def draw_warps(count: int, height: int, width: int, settings: AugmentSettings, g
     if settings.brightness or settings.contrast:
         draws = torch.rand(2, count, generator=generator) * 2 - 1
         contrast, brightness = draws[0] * settings.contrast, draws[1] * settings.brightness
-    return Warps(matrix, shift, displacement, contrast, brightness)
+    defects = _draw_defects(count, height, width, settings.defects, generator) if settings.defects else None
+    return Warps(matrix, shift, displacement, contrast, brightness, defects)
 
 
 def apply_warps(
@@ -82,7 +134,11 @@ def apply_warps(
     # The nearest pixel would roughen outlines: it disagrees in 0.4 % of the challenge's pixels, all of them borders.
     interior = labels.max()
     warped_labels = torch.where(_sample(labels.float(), grid) > interior / 2, interior, 0).to(labels.dtype)
-    return (_jitter(_sample(images, grid), warps), warped_labels, *(_sample(other, grid) for other in others))
+    return (
+        _jitter(_spoil(_sample(images, grid), warps), warps),
+        warped_labels,
+        *(_sample(other, grid) for other in others),
+    )
 
 
 def augment(
@@ -157,7 +213,16 @@ def _sampling_grid(warps: Warps, height: int, width: int, device: torch.device) 
     y = torch.arange(height, dtype=torch.float32, device=device) - (height - 1) / 2
     x = torch.arange(width, dtype=torch.float32, device=device) - (width - 1) / 2
     points = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)
-    source = torch.einsum("nij,yxj->nyxi", warps.matrix.to(device), points)
+    if warps.defects is None:
+        source = torch.einsum("nij,yxj->nyxi", warps.matrix.to(device), points)
+    else:
+        defects = warps.defects.to(device)
+        tangent = torch.stack([-defects.normal[:, 1], defects.normal[:, 0]], dim=-1)
+        moved = defects.slip[:, None] * tangent + defects.gap[:, None] * defects.normal
+        beyond = defects.distance(points) > 0
+        source = torch.einsum(
+            "nij,nyxj->nyxi", warps.matrix.to(device), points + beyond[..., None] * moved[:, None, None]
+        )
     side = torch.tensor([height, width], dtype=torch.float32)
     source += (warps.shift * side).to(device)[:, None, None]
     if warps.displacement is not None:
@@ -170,6 +235,20 @@ def _sampling_grid(warps: Warps, height: int, width: int, device: torch.device) 
 def _sample(batch: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     sampled = F.grid_sample(batch.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return sampled.to(batch.dtype)
+
+
+def _spoil(images: torch.Tensor, warps: Warps) -> torch.Tensor:
+    if warps.defects is None:
+        return images
+    defects = warps.defects.to(images.device)
+    y = torch.arange(images.shape[-2], dtype=torch.float32, device=images.device) - (images.shape[-2] - 1) / 2
+    x = torch.arange(images.shape[-1], dtype=torch.float32, device=images.device) - (images.shape[-1] - 1) / 2
+    distance = defects.distance(torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1))
+    width = defects.gap[:, None, None].clamp(min=1)
+    fold = defects.darkness[:, None, None] * torch.exp(-((2 * distance / width) ** 2))
+    mean = images.mean(dim=(-2, -1), keepdim=True)
+    faint = mean + (images - mean) * (1 - defects.faintness[:, None, None, None])
+    return faint * (1 - fold)[:, None]
 
 
 def _jitter(images: torch.Tensor, warps: Warps) -> torch.Tensor:

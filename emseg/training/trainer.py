@@ -18,7 +18,7 @@ from emseg.models.network import Network
 from emseg.settings import RecipeSettings, ValidationMetric
 from emseg.training.averaging import WeightAverage
 from emseg.training.distributed import Ranks
-from emseg.training.losses import Loss
+from emseg.training.losses import Loss, centreline_dice
 from emseg.training.precision import autocast
 from emseg.training.progress import Progress
 from emseg.training.record import FAILED, RunRecord
@@ -216,6 +216,8 @@ class Trainer:
             if side_logits:
                 sides = [self.loss(side.float(), labels, separations) for side in side_logits]
                 loss = loss + _SIDE_WEIGHT * torch.stack(sides).mean()
+            if self.recipe.topology_weight:
+                loss = loss + self.recipe.topology_weight * (1 - centreline_dice(logits.float(), labels))
             loss = loss * (len(samples[piece]) / len(samples))
             loss.backward()
             total += loss.detach()
