@@ -148,7 +148,7 @@ def write_report(runs_folder: Path, folder: Path, title: str, command: str) -> P
     for index, board in enumerate(boards):
         name = f"{board.dataset}-{board.protocol}"
         parts.append(_figures(folder, name, board, [r for r in main_runs if _belongs(r, board)], first=index == 0))
-    architectures = {run.model: run.facts["settings"]["architecture"] for run in main_runs}
+    architectures = {run.model: run.facts["settings"].get("architecture") or run.facts["model"] for run in main_runs}
     parts += [study_text(board, architectures) for board in boards if board.protocol == STUDY_PROTOCOL]
     parts.append("## Published entries\n\nOn the challenge's own test stack, whose labels are not public, so they do ")
     parts[-1] += "not rank with the tables above: a held-out block of six or a fold's sections is easier or harder.\n\n"

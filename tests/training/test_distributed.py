@@ -37,17 +37,18 @@ def params(tiny_params, request):
     return tiny_params
 
 
-def run(command, train_script, params, sources, folder, cwd, **variables):
+def run(command, script, *arguments, **variables):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), **variables}
-    call = [*command, train_script, params, sources, folder]
     # A process that waits for one that has failed waits for half an hour.
-    return subprocess.run(call, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [*command, script, *arguments], env=environment, cwd=script.parent, capture_output=True, text=True, timeout=300
+    )
 
 
 def test_two_processes_agree_with_one(tmp_path, params, source_folder, source, train_script):
     records = []
     for name, command in (("one", [sys.executable]), ("two", DISTRIBUTED)):
-        done = run(command, train_script, params, source_folder.parent, tmp_path / name, tmp_path)
+        done = run(command, train_script, params, source_folder.parent, tmp_path / name)
         assert done.returncode == 0, done.stderr
         records.append(RunRecord(tmp_path / name))
         assert done.stderr.count("epoch 1/6") == 1
@@ -79,12 +80,12 @@ train_model("""
 @pytest.mark.parametrize("params", ["batch"], indirect=True)
 def test_only_the_first_process_needs_the_record_also_to_go_on(tmp_path, params, source_folder, train_script):
     where = (params, source_folder.parent)
-    assert run(DISTRIBUTED, train_script, *where, tmp_path / "together", tmp_path).returncode == 0
+    assert run(DISTRIBUTED, train_script, *where, tmp_path / "together").returncode == 0
     script = train_script.read_text().replace("train_model(", ELSEWHERE)
     train_script.write_text(script.replace("Path(sys.argv[3]))", "folder, after_epoch=stop)"))
-    assert run(DISTRIBUTED, train_script, *where, tmp_path / "apart", tmp_path, STOP="1").returncode != 0
+    assert run(DISTRIBUTED, train_script, *where, tmp_path / "apart", STOP="1").returncode != 0
     assert len(RunRecord(tmp_path / "apart").history()) == 2
-    done = run(DISTRIBUTED, train_script, *where, tmp_path / "apart", tmp_path)
+    done = run(DISTRIBUTED, train_script, *where, tmp_path / "apart")
     assert done.returncode == 0, done.stderr
     together, apart = (RunRecord(tmp_path / name) for name in ("together", "apart"))
     assert apart.read()["resumed"] == 1
@@ -123,10 +124,7 @@ def test_loss_and_gradients_of_two_processes_are_those_of_one(tmp_path, loss):
     script.write_text(GRADIENT)
     found = []
     for name, command in (("one", [sys.executable]), ("two", DISTRIBUTED)):
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run(
-            [*command, script, loss, tmp_path / name], env=environment, capture_output=True, text=True
-        )
+        done = run(command, script, loss, tmp_path / name)
         assert done.returncode == 0, done.stderr
         found.append(torch.load(tmp_path / name, weights_only=True))
     one, two = found
@@ -140,7 +138,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, params, source_folde
     assert "batch: 4" in text
     params.write_text(text.replace("batch: 4", "batch: 3", 1))
     load_settings(params)
-    done = run(DISTRIBUTED, train_script, params, source_folder.parent, tmp_path / "run", tmp_path)
+    done = run(DISTRIBUTED, train_script, params, source_folder.parent, tmp_path / "run")
     assert done.returncode != 0
     assert "must be multiples of 2" in done.stderr
     assert not (tmp_path / "run").exists()
