@@ -126,7 +126,8 @@ class EarlyStoppingSettings(_Settings):
 class RecipeSettings(_Settings):
     """How a network is trained."""
 
-    optimizer: Literal["adam", "adamw"]
+    optimizer: Literal["adam", "adamw", "muon"]
+    """muon: of the kernels of convolutions, with AdamW for the rest (`emseg.training.optimizers`)."""
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     schedule: Literal["constant", "cosine"]

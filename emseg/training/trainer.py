@@ -19,6 +19,7 @@ from emseg.settings import RecipeSettings, ValidationMetric
 from emseg.training.averaging import WeightAverage
 from emseg.training.distributed import Ranks
 from emseg.training.losses import Loss
+from emseg.training.optimizers import make_optimizer
 from emseg.training.precision import autocast
 from emseg.training.progress import Progress
 from emseg.training.record import FAILED, RunRecord
@@ -91,10 +92,7 @@ class Trainer:
         self.device = samples.images.device
         self.training_logits = ranks.training_logits(network)
         self.average = WeightAverage(network, recipe.weight_average) if recipe.weight_average else None
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-        self.optimizer = kind(
-            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-        )
+        self.optimizer = make_optimizer(network, recipe)
         self.steps_per_epoch = -(-recipe.images_per_epoch // recipe.batch)
         self.state = TrainingState()
 

@@ -112,6 +112,15 @@ def stopped_after(epochs):
     return stop
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_stopped_run_goes_on_with_the_state_of_its_optimiser(tmp_path, tiny_params, source, optimizer):
+    settings = with_changes(tiny_params, optimizer=optimizer)
+    undisturbed = train(settings, source, tmp_path / "undisturbed")
+    with pytest.raises(Stop):
+        train(settings, source, tmp_path / "run", after_epoch=stopped_after(2))
+    assert_same_run(undisturbed, train(settings, source, tmp_path / "run"))
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "missing"])
 def test_a_spoilt_checkpoint_falls_back_to_the_one_before(tmp_path, tiny_settings, source, capfd, damage):
     undisturbed = train(tiny_settings, source, tmp_path / "undisturbed")
