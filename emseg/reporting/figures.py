@@ -129,7 +129,9 @@ def learning_curves_figure(title: str, histories: dict[str, list[dict[str, float
         _plain(axis)
     if len(histories) > 1:
         handles, runs = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, runs, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+        # About 120 letters go beside each other.
+        columns = min(3, max(1, 120 // (8 + max(map(len, runs)))))
+        figure.legend(handles, runs, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return figure
 
 

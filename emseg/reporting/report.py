@@ -34,6 +34,8 @@ from emseg.training.record import RunRecord
 
 _FIGURE_METRICS = ["v_rand", "v_info", "pixel_error"]
 _ABLATION_METRICS = ("v_rand", "v_info", "pixel_error")
+_MOST_CURVES = 8
+"""Learning curves that a reader can tell apart; with more runs, those of variations are left out."""
 _PUBLISHED = pd.DataFrame(
     [
         ("best published (SFCNN, mutex watershed; about)", "0.987-0.988", "0.991-0.992", "0.058"),
@@ -147,7 +149,7 @@ def write_report(runs_folder: Path, folder: Path, title: str, command: str) -> P
     ]
     for index, board in enumerate(boards):
         name = f"{board.dataset}-{board.protocol}"
-        parts.append(_figures(folder, name, board, [r for r in main_runs if _belongs(r, board)], first=index == 0))
+        parts.append(_figures(folder, name, board, [run for run in runs if _belongs(run, board)], first=index == 0))
     architectures = {run.model: run.facts["settings"].get("architecture") or run.facts["model"] for run in main_runs}
     parts += [study_text(board, architectures) for board in boards if board.protocol == STUDY_PROTOCOL]
     parts.append("## Published entries\n\nOn the challenge's own test stack, whose labels are not public, so they do ")
@@ -167,12 +169,18 @@ def write_report(runs_folder: Path, folder: Path, title: str, command: str) -> P
 def _figures(folder: Path, name: str, board: Board, runs: list[EvaluatedRun], first: bool) -> str:
     models = [row for row in board.rows if "runs" in row]
     save_figure(comparison_figure(board.title, models, _FIGURE_METRICS), folder / f"{name}-comparison.png")
+    if len(runs) > _MOST_CURVES:
+        runs = [run for run in runs if not run.variation]
     histories = {
-        f"{run.model} fold {run.metrics['fold']} seed {run.metrics['seed']}": run.record.history() for run in runs
+        f"{_run_title(run)} fold {run.metrics['fold']} seed {run.metrics['seed']}": run.record.history() for run in runs
     }
     save_figure(learning_curves_figure(board.title, histories), folder / f"{name}-curves.png")
     heading = "## Figures\n\n" if first else ""
     return f"{heading}![scores, {board.title}]({name}-comparison.png)\n\n![curves, {board.title}]({name}-curves.png)"
+
+
+def _run_title(run: EvaluatedRun) -> str:
+    return f"{run.model}, {run.variation.lstrip('/')}" if run.variation else run.model
 
 
 def _belongs(run: EvaluatedRun, board: Board) -> bool:
@@ -248,7 +256,7 @@ def _cost_text(runs: list[EvaluatedRun]) -> str:
         lineage = facts["lineage"]
         rows.append(
             {
-                "run": " ".join([run.model, run.variation, f"{run.metrics['protocol']}"]).replace("  ", " "),
+                "run": f"{_run_title(run)} {run.metrics['protocol']}",
                 "fold": run.metrics["fold"],
                 "seed": run.metrics["seed"],
                 "epochs": facts["epochs"],
