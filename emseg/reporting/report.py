@@ -233,7 +233,7 @@ def _ablation_text(table: pd.DataFrame) -> str:
             else "No effect that these sections can show"
         )
         verdicts.setdefault(verdict, []).append(str(change))
-    sentences = [f"{verdict}: {', '.join(changes)}." for verdict, changes in verdicts.items()]
+    sentences = [f"{verdict}: {'; '.join(changes)}." for verdict, changes in verdicts.items()]
     return (
         "## What each ingredient is worth\n\nEffect of one change of a recipe: changed minus unchanged, same "
         "sections and seeds, 95 % interval over sections and seeds.\n\n"

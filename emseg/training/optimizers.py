@@ -49,11 +49,11 @@ class MuonAndAdamW:
         """Of both optimisers, whose learning rates may be set."""
         return [*self._muon.param_groups, *self._adamw.param_groups]
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(self) -> None:
         """Forget the gradients."""
         for kernel in self._kernels:
             kernel.grad = None
-        self._adamw.zero_grad(set_to_none)
+        self._adamw.zero_grad()
 
     def step(self) -> None:
         """Step by the gradients that are there."""

@@ -200,7 +200,7 @@ class Trainer:
 
     def _step(self, samples: list[Sample], generator: torch.Generator) -> torch.Tensor:
         """One optimiser step; returns loss and gradient norm, on the device."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         warps = self.samples.draw_warps(len(samples), generator)
         part = self.ranks.part(len(samples))
         samples, warps = samples[part], None if warps is None else warps[part]
