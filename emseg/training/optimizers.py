@@ -26,7 +26,8 @@ class MuonAndAdamW:
     Muon makes the momentum of a matrix orthogonal before it steps, so that all directions of a layer learn at one
     rate. A kernel's matrix has a row for each channel of its first axis. Steps are scaled to the size of AdamW's
     (Liu et al. 2025), so one learning rate serves both. Kernels from or to a single channel have no directions to
-    balance and are left to AdamW.
+    balance and are left to AdamW. PyTorch's Muon multiplies matrices in bfloat16 on every device, so runs on several
+    processes agree with one process only roughly.
 
     Args:
         parameters: of the network; their storage must not be replaced afterwards.
