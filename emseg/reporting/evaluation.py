@@ -54,6 +54,8 @@ other metrics of cells the one at which V_rand is; cells by agglomeration use `M
 _INFO_METRICS = ("v_info", "v_info_split", "v_info_merge")
 AGGLOMERATION_FILE = "agglomeration.json"
 CELLS_FILE = "cells.tif"
+EVALUATION_TABLES = ("metrics.json", "scores.csv", "baselines.csv")
+"""What `read_evaluation` reads."""
 _PANELS = 6
 
 

@@ -5,21 +5,23 @@ models.csv      every board as numbers
 sections.csv    a row per run and test section
 ablations.csv   what each change of a recipe was worth
 *.png           figures
+records/        the runs without weights and pictures, from which the report can be made again
 """
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from emseg.files import write_text
+from emseg.files import atomic_folder, write_text
 from emseg.metrics.scoring import LOWER_IS_BETTER, THRESHOLDED_METRICS, Scores
 from emseg.models import catalog_entry
 from emseg.reporting.comparison import paired_difference
-from emseg.reporting.evaluation import read_evaluation
+from emseg.reporting.evaluation import EVALUATION_TABLES, read_evaluation
 from emseg.reporting.figures import comparison_figure, learning_curves_figure, save_figure
 from emseg.reporting.leaderboard import (
     STUDY_PROTOCOL,
@@ -51,8 +53,9 @@ _PUBLISHED = pd.DataFrame(
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """One run with its scores."""
+    """One run with its scores; `place` is where it lies below the folder that was searched."""
 
+    place: Path
     folder: Path
     record: RunRecord
     facts: dict[str, Any]
@@ -77,13 +80,18 @@ class EvaluatedRun:
         return Scores(self.metrics["protocol"], self.metrics["data_digest"], table)
 
 
-def read_runs(folder: Path) -> list[EvaluatedRun]:
-    """Every evaluated run below `folder`."""
+def read_runs(*folders: Path) -> list[EvaluatedRun]:
+    """Every evaluated run below `folders`; where two have one at the same place, that of the later folder."""
+    evaluations = {
+        evaluation.parent.relative_to(folder): evaluation
+        for folder in folders
+        for evaluation in find_evaluations(folder)
+    }
     runs = []
-    for evaluation in find_evaluations(folder):
+    for place, evaluation in sorted(evaluations.items()):
         record = RunRecord.open(evaluation.parent)
         metrics, table, _ = read_evaluation(evaluation)
-        runs.append(EvaluatedRun(evaluation, record, record.read(), metrics, table))
+        runs.append(EvaluatedRun(place, evaluation, record, record.read(), metrics, table))
     return runs
 
 
@@ -127,11 +135,11 @@ def _thresholded(scores: Scores) -> Scores:
     return replace(scores, per_section=scores.per_section.assign(**own))
 
 
-def write_report(runs_folder: Path, folder: Path, title: str, command: str) -> Path:
-    """Write the report of every evaluated run below `runs_folder`; returns report.md.
+def write_report(runs_folders: list[Path], folder: Path, title: str, command: str) -> Path:
+    """Write the report of every evaluated run below `runs_folders`; returns report.md.
 
     Args:
-        runs_folder: where to look for runs.
+        runs_folders: where to look for runs, such as the records of a report and the runs that join it.
         folder: where the report goes.
         title: its heading.
         command: how the runs were made.
@@ -139,7 +147,7 @@ def write_report(runs_folder: Path, folder: Path, title: str, command: str) -> P
     Raises:
         InputError: there are no evaluated runs.
     """
-    runs = read_runs(runs_folder)
+    runs = read_runs(*runs_folders)
     main_runs = [run for run in runs if not run.variation]
     boards = make_boards([run.folder for run in main_runs], {run.folder: run.model for run in main_runs})
     parts = [
@@ -162,8 +170,20 @@ def write_report(runs_folder: Path, folder: Path, title: str, command: str) -> P
     parts.append(_cost_text(runs))
     write_text(folder / "models.csv", as_numbers(boards).to_csv(index=False, float_format="%.6f"))
     write_text(folder / "sections.csv", _sections(runs).to_csv(index=False, float_format="%.6f"))
+    _keep_records(runs, folder / "records")
     write_text(folder / "report.md", "\n\n".join(part.strip() for part in parts if part) + "\n")
     return folder / "report.md"
+
+
+def _keep_records(runs: list[EvaluatedRun], folder: Path) -> None:
+    with atomic_folder(folder) as kept:
+        for run in runs:
+            files = [run.record.folder / "record.json", run.record.history_file]
+            files += [run.folder / name for name in EVALUATION_TABLES]
+            for file in files:
+                target = kept / run.place / file.relative_to(run.folder.parent)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, target)
 
 
 def _figures(folder: Path, name: str, board: Board, runs: list[EvaluatedRun], first: bool) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emseg.errors import InputError, RunError
+from emseg.reporting.evaluation import EVALUATION_TABLES
 from emseg.tracking.packaging import segmenter_of_run
 from emseg.tracking.registry import find_version, load_version
 from emseg.tracking.store import connect
@@ -56,7 +57,7 @@ def _segmenter_of_mlflow_run(client: MlflowClient, run_id: str) -> Segmenter:
         (run / "evaluation").mkdir(parents=True)
         try:
             Path(client.download_artifacts(run_id, "record", folder)).rename(run / "training")
-            for name in ("metrics.json", "scores.csv", "baselines.csv"):
+            for name in EVALUATION_TABLES:
                 client.download_artifacts(run_id, name, str(run / "evaluation"))
         except (MlflowException, OSError) as error:
             raise RunError(f"run {run_id} has no complete record ({' '.join(str(error).split())[:120]})") from error

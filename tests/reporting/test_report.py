@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -101,7 +102,7 @@ def test_the_report_holds_every_table_and_figure(tmp_path):
     make_run(tmp_path / "runs", "folds", 0.05, protocol="kfold")
     make_run(tmp_path / "runs", "short", 0.05, variation="short")
     make_run(tmp_path / "runs", "change", 0.10, variation="short/no average")
-    path = write_report(tmp_path / "runs", tmp_path / "report", "Cortex", "make everything")
+    path = write_report([tmp_path / "runs"], tmp_path / "report", "Cortex", "make everything")
     text = path.read_text()
     for part in ("# Cortex", "`make everything`", "unet2 (best)", "unet2 (paper)", "protocol kfold", "no average"):
         assert part in text
@@ -123,7 +124,7 @@ def test_under_the_studys_protocol_every_model_stands_beside_its_row(tmp_path):
     for model, error in (("unet2", 0.0689), ("dmcn", 0.075), ("residual_unet", 0.01)):
         make_run(tmp_path / "runs", model, error, protocol="paper", model=model, profile="")
         make_run(tmp_path / "runs", f"{model}-heldout", error, model=model, profile="")
-    text = write_report(tmp_path / "runs", tmp_path / "report", "Cortex", "make everything").read_text()
+    text = write_report([tmp_path / "runs"], tmp_path / "report", "Cortex", "make everything").read_text()
     heading = "## Against the study's table"
     assert text.count(heading) == 1
     columns, *rows = [
@@ -145,7 +146,28 @@ def test_under_the_studys_protocol_every_model_stands_beside_its_row(tmp_path):
     assert "pixel_error" in found["dmcn"]["short of it in"]
 
 
+def test_a_report_can_be_made_again_and_joined_by_runs_from_its_records_alone(tmp_path):
+    first, second, both = (tmp_path / name for name in ("first", "second", "both"))
+    make_run(first / "heldout", "unet2", 0.05)
+    make_run(first / "heldout", "dmcn", 0.08, model="dmcn")
+    make_run(second / "heldout", "dmcn", 0.02, model="dmcn")
+    make_run(second / "heldout", "unet1", 0.04, model="unet1")
+
+    report = tmp_path / "report"
+    text = write_report([first], report, "Cortex", "make everything").read_text()
+    shutil.rmtree(first)
+    again = write_report([report / "records"], report, "Cortex", "make everything").read_text()
+    assert again == text
+
+    joined = write_report([report / "records", second], report, "Cortex", "make everything").read_text()
+    make_run(both, "unet2", 0.05)
+    make_run(both, "dmcn", 0.02, model="dmcn")
+    make_run(both, "unet1", 0.04, model="unet1")
+    at_once = write_report([both], tmp_path / "other", "Cortex", "make everything").read_text()
+    assert joined == at_once
+
+
 def test_without_runs_it_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="no evaluated runs"):
-        write_report(tmp_path, tmp_path / "report", "Nothing", "nothing")
+        write_report([tmp_path], tmp_path / "report", "Nothing", "nothing")
     assert not (tmp_path / "report").exists()
