@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from emseg.errors import InputError
 from emseg.files import atomic_folder, write_text
 from emseg.metrics.scoring import LOWER_IS_BETTER, THRESHOLDED_METRICS, Scores
 from emseg.models import catalog_entry
@@ -145,11 +146,15 @@ def write_report(runs_folders: list[Path], folder: Path, title: str, command: st
         command: how the runs were made.
 
     Raises:
-        InputError: there are no evaluated runs.
+        InputError: there are no evaluated runs, or `folder` cannot be made.
     """
     runs = read_runs(*runs_folders)
     main_runs = [run for run in runs if not run.variation]
     boards = make_boards([run.folder for run in main_runs], {run.folder: run.model for run in main_runs})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror}; choose another folder for the report") from error
     parts = [
         f"# {title}",
         f"Runs made by `{command}`, the report by `python -m pipelines.report`.",

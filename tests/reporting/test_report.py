@@ -171,3 +171,10 @@ def test_without_runs_it_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="no evaluated runs"):
         write_report([tmp_path], tmp_path / "report", "Nothing", "nothing")
     assert not (tmp_path / "report").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    make_run(tmp_path / "runs", "best", 0.05)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/report cannot be made.*choose another folder"):
+        write_report([tmp_path / "runs"], tmp_path / "file" / "report", "Cortex", "make everything")
