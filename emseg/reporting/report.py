@@ -82,7 +82,11 @@ class EvaluatedRun:
 
 
 def read_runs(*folders: Path) -> list[EvaluatedRun]:
-    """Every evaluated run below `folders`; where two have one at the same place, that of the later folder."""
+    """Every evaluated run below `folders`; where two have one at the same place, that of the later folder.
+
+    Raises:
+        InputError: a run's files are damaged or missing.
+    """
     evaluations = {
         evaluation.parent.relative_to(folder): evaluation
         for folder in folders
@@ -91,8 +95,12 @@ def read_runs(*folders: Path) -> list[EvaluatedRun]:
     runs = []
     for place, evaluation in sorted(evaluations.items()):
         record = RunRecord.open(evaluation.parent)
-        metrics, table, _ = read_evaluation(evaluation)
-        runs.append(EvaluatedRun(place, evaluation, record, record.read(), metrics, table))
+        try:
+            metrics, table, _ = read_evaluation(evaluation)
+            runs.append(EvaluatedRun(place, evaluation, record, record.read(), metrics, table))
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{evaluation.parent} is damaged ({reason}); evaluate it again or remove it") from error
     return runs
 
 
@@ -146,7 +154,7 @@ def write_report(runs_folders: list[Path], folder: Path, title: str, command: st
         command: how the runs were made.
 
     Raises:
-        InputError: there are no evaluated runs, or `folder` cannot be made.
+        InputError: there are no evaluated runs, one is damaged, or `folder` cannot be made.
     """
     runs = read_runs(*runs_folders)
     main_runs = [run for run in runs if not run.variation]

@@ -178,3 +178,12 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/report cannot be made.*choose another folder"):
         write_report([tmp_path / "runs"], tmp_path / "file" / "report", "Cortex", "make everything")
+
+
+@pytest.mark.parametrize("file", ["training/record.json", "evaluation/metrics.json", "evaluation/scores.csv"])
+def test_a_damaged_run_is_one_sentence_that_names_it(tmp_path, file):
+    make_run(tmp_path / "runs", "best", 0.05)
+    (tmp_path / "runs" / "best" / file).write_text("")
+    with pytest.raises(InputError, match="runs/best is damaged"):
+        write_report([tmp_path / "runs"], tmp_path / "report", "Cortex", "make everything")
+    assert not (tmp_path / "report").exists()
