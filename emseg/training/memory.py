@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, for its next step.
 
     glibc gives large arrays back to the system as they are freed, and the system clears every page again when the next
-    step asks for it: a quarter of a step of a U-Net.
+    step asks for it, which takes a tenth to a third of the step of a U-Net.
 
     Returns:
         Whether the C library can: glibc, not that of macOS or musl.
