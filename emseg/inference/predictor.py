@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from emseg.data.normalization import Normalization
 from emseg.data.protocol import consecutive
+from emseg.inference.memory import keep_freed_memory
 from emseg.inference.tiling import (
     blending_window,
     exact_starts,
@@ -45,7 +46,7 @@ class Predictor:
             `resize`: the study's: shrink to 388 x 388, predict once, enlarge the result.
             `auto`: `overlap_tile`, but whole sections up to 1024 pixels for 'same' padding.
         test_time_augmentation: average over the 8 symmetries of the square.
-        device: None keeps the network where it is.
+        device: None keeps the network where it is. On a CPU the process keeps the memory that it frees from then on.
 
     Raises:
         ValueError: an unknown mode, or `average` or `resize` with a network of 'same' padding.
@@ -67,6 +68,7 @@ class Predictor:
         self.normalization = normalization
         self.mode = mode
         self.test_time_augmentation = test_time_augmentation
+        keep_freed_memory(next(self.network.parameters()).device)
 
     def stream(self, sections: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Probabilities (Y, X) float32 of consecutive sections (Y, X), one after the other.

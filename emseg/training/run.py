@@ -23,13 +23,13 @@ from emseg.data.protocol import Split, split_sections
 from emseg.data.separation import separation_distance
 from emseg.data.sources import Source
 from emseg.errors import InputError
+from emseg.inference.memory import keep_freed_memory
 from emseg.models import Network, build_model, count_parameters
 from emseg.settings import LEAKING_PROTOCOLS, AugmentedSetSettings, ProtocolSettings, RecipeSettings, Settings
 from emseg.training.cost import flop_per_crop
 from emseg.training.distributed import join_ranks, training_device
 from emseg.training.lineage import code_digest, describe_lineage
 from emseg.training.losses import make_loss
-from emseg.training.memory import keep_freed_memory
 from emseg.training.record import FINISHED, RunRecord
 from emseg.training.samples import TrainingSamples, check_crop, crop_size
 from emseg.training.trainer import Trainer
@@ -115,8 +115,7 @@ def train_model(
         TrainingDiverged: the loss or a gradient became NaN or infinite.
     """
     device = device or training_device()
-    if device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(device)
     recipe, entry = settings.recipe(model), settings.models[model]
     split = split_of(settings, source, fold)
     data = fold_data(source, split, augmented, seed)
