@@ -17,12 +17,12 @@ import torch.nn.functional as F  # noqa: N812
 from benchmarks.common import print_machine, seconds, sections
 from emseg.data.normalization import Normalization
 from emseg.data.sources import Source
+from emseg.inference.precision import autocast
 from emseg.models import build_model
 from emseg.settings import Settings, profile_values, validate_settings
 from emseg.tracking.publish import live_mirror
 from emseg.training.cost import flop_per_crop
 from emseg.training.distributed import training_device
-from emseg.training.precision import autocast
 from emseg.training.record import RunRecord
 from emseg.training.run import load_or_make_augmented, train_model
 

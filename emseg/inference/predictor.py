@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from emseg.data.normalization import Normalization
 from emseg.data.protocol import consecutive
 from emseg.inference.memory import keep_freed_memory
+from emseg.inference.precision import Precision, autocast
 from emseg.inference.tiling import (
     blending_window,
     exact_starts,
@@ -47,6 +48,9 @@ class Predictor:
             `auto`: `overlap_tile`, but whole sections up to 1024 pixels for 'same' padding.
         test_time_augmentation: average over the 8 symmetries of the square.
         device: None keeps the network where it is. On a CPU the process keeps the memory that it frees from then on.
+        precision: `float32`, the same on every machine but for rounding; `bfloat16`, half the time on a device that has
+            instructions for it, which changes probabilities by less than 0.01 as a rule; `auto`, bfloat16 on such a
+            device.
 
     Raises:
         ValueError: an unknown mode, or `average` or `resize` with a network of 'same' padding.
@@ -59,6 +63,7 @@ class Predictor:
         mode: Mode = "auto",
         test_time_augmentation: bool = False,
         device: str | torch.device | None = None,
+        precision: Precision = "float32",
     ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, not {mode!r}")
@@ -68,6 +73,7 @@ class Predictor:
         self.normalization = normalization
         self.mode = mode
         self.test_time_augmentation = test_time_augmentation
+        self.precision = precision
         keep_freed_memory(next(self.network.parameters()).device)
 
     def stream(self, sections: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -200,7 +206,7 @@ class Predictor:
         device = next(self.network.parameters()).device
         batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(device)
         batch = batch.to(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with autocast(device, self.precision):
             logits = self.network(batch)
         return torch.sigmoid(logits[0, 0].float()).cpu().numpy()
 
@@ -219,6 +225,7 @@ def predict(
     test_time_augmentation: bool = False,
     normalization: Normalization | None = None,
     device: str | torch.device | None = None,
+    precision: Precision = "float32",
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Probability of cell interior for every pixel of a stack.
@@ -230,6 +237,7 @@ def predict(
         test_time_augmentation: average over the 8 symmetries of the square.
         normalization: grey levels to [0, 1].
         device: where to predict; None: where the model is.
+        precision: `float32`, or faster `bfloat16` or `auto`; see `Predictor`.
         out: float32 (Z, Y, X) to write into, such as a memory map; None makes an array.
 
     Returns:
@@ -240,7 +248,7 @@ def predict(
     """
     if sections.ndim != 3:
         raise ValueError(f"sections must be a stack (Z, Y, X), not of shape {sections.shape}")
-    predictor = Predictor(model, normalization, mode, test_time_augmentation, device)
+    predictor = Predictor(model, normalization, mode, test_time_augmentation, device, precision)
     result = np.empty(sections.shape, np.float32) if out is None else out
     for index, probability in enumerate(predictor.stream(sections)):
         result[index] = probability

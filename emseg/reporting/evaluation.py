@@ -122,9 +122,8 @@ def evaluate_record(
         raise InputError(f"{record.folder}: the run is {facts['status']}, not finished; train it to the end first")
     split = _split(record, source)
     data = fold_data(source, split, augmented, facts["seed"])
-    network, _ = record.load_network()
     recipe = facts["settings"]["training"]
-    predictor = Predictor(network, mode=recipe["prediction"], test_time_augmentation=recipe["test_time_augmentation"])
+    predictor = record.load_predictor(normalized=True)
     probability = predictor.predict(data.test_images, data.test_sections)
     validated = predictor.predict(data.validation_images, data.validation_sections)
     found = _Cells(sweep_thresholds(validated, data.validation_labels), probability, probability)

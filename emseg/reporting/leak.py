@@ -12,7 +12,6 @@ import pandas as pd
 
 from emseg.data.sources import Source
 from emseg.files import write_text
-from emseg.inference import predict
 from emseg.metrics.scoring import PIXEL_METRICS, score_pixels, score_segments, summarise
 from emseg.reporting.evaluation import evaluate_record, evaluation_folder, read_evaluation
 from emseg.reporting.figures import comparison_figure, save_figure
@@ -154,15 +153,7 @@ metrics use the threshold that each model's own validation images chose, pixel m
 
 
 def _score_sections(record: RunRecord, source: Source, sections: list[int]) -> pd.DataFrame:
-    network, normalization = record.load_network()
-    recipe = record.read()["settings"]["training"]
-    probability = predict(
-        network,
-        source.images[sections],
-        mode=recipe["prediction"],
-        test_time_augmentation=recipe["test_time_augmentation"],
-        normalization=normalization,
-    )
+    probability = record.load_predictor().predict(source.images[sections], sections)
     threshold = read_evaluation(evaluation_folder(record))[0]["threshold"]
     labels = source.labels[sections]
     table = score_pixels(probability, labels).merge(score_segments(probability, labels, threshold))

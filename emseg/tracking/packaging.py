@@ -68,7 +68,6 @@ def write_package(record: RunRecord, folder: Path) -> None:
         raise InputError(f"{record.folder}: the run is {facts['status']}; only a finished run becomes a model")
     evaluation = evaluation_folder(record)
     metrics, _, _ = read_evaluation(evaluation)
-    network, normalization = record.load_network()
     with atomic_folder(folder) as package:
         for file in (record.folder / "record.json", record.weights_file):
             shutil.copy(file, package)
@@ -76,9 +75,8 @@ def write_package(record: RunRecord, folder: Path) -> None:
             if (evaluation / name).is_file():
                 shutil.copy(evaluation / name, package)
         write_text(package / "model-card.md", model_card(facts, metrics))
-        image = check_image(normalization)
-        probability = next(Predictor(network, normalization).stream([image]))
-        np.savez(package / "check.npz", image=image, probability=probability)
+        image = check_image(record.load_network()[1])
+        np.savez(package / "check.npz", image=image, probability=_check_probability(record, image))
 
 
 def check_image(normalization: Normalization) -> np.ndarray:
@@ -88,6 +86,11 @@ def check_image(normalization: Normalization) -> np.ndarray:
     lines = 0.5 + 0.3 * np.tanh(4 * (np.sin(x / 5) * np.cos(y / 7)))
     image = np.clip(lines + random.normal(0, 0.1, lines.shape), 0, 1)
     return (normalization.low + image * (normalization.high - normalization.low)).astype(np.float32)
+
+
+def _check_probability(record: RunRecord, image: np.ndarray) -> np.ndarray:
+    # On the CPU in float32, whatever the run predicts with: every machine must find the same.
+    return next(Predictor(*record.load_network()).stream([image]))
 
 
 def package_digest(folder: Path) -> str:
@@ -139,11 +142,11 @@ def open_package(folder: Path, name: str, expected_digest: str | None = None) ->
         segmenter = _segmenter(record, metrics, folder, name, digest)
         with np.load(folder / "check.npz", allow_pickle=False) as check:
             image, expected = check["image"], check["probability"]
+        probability = _check_probability(record, image)
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{name} cannot be loaded ({reason}); evaluate and register its run again") from error
-    plain = Predictor(segmenter.predictor.network, segmenter.predictor.normalization)
-    difference = float(np.abs(next(plain.stream([image])) - expected).max())
+    difference = float(np.abs(probability - expected).max())
     if not difference < _CHECK_TOLERANCE:
         raise InputError(
             f"{name} does not reproduce its test output (probabilities differ by {difference:.2g}); do not use it"
@@ -169,9 +172,7 @@ def segmenter_of_run(folder: str | Path) -> Segmenter:
 
 def _segmenter(record: RunRecord, metrics: dict[str, Any], evaluation: Path, name: str, fingerprint: str) -> Segmenter:
     facts = record.read()
-    network, normalization = record.load_network()
-    recipe = facts["settings"]["training"]
-    predictor = Predictor(network, normalization, recipe["prediction"], recipe["test_time_augmentation"])
+    predictor = record.load_predictor()
     agglomeration = None
     if metrics.get("cells") == "agglomeration":
         agglomeration = Agglomeration.from_dict(json.loads((evaluation / AGGLOMERATION_FILE).read_text("utf-8")))

@@ -32,7 +32,9 @@ from safetensors.torch import load_file, save_file
 from emseg.data.normalization import Normalization
 from emseg.errors import InputError, RunError
 from emseg.files import atomic_path, write_json, write_text
+from emseg.inference import Predictor
 from emseg.models import Network, build_model
+from emseg.training.distributed import training_device
 
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 
@@ -175,6 +177,26 @@ class RunRecord:
         network = build_model(settings.get("architecture") or record["model"], **settings["network"])
         network.load_state_dict(load_file(self.weights_file))
         return network.eval(), Normalization(**record["normalization"])
+
+    def load_predictor(self, normalized: bool = False) -> Predictor:
+        """The trained network with its recipe's way of predicting, on a GPU where there is one.
+
+        Args:
+            normalized: it will get sections with normalised grey levels; else it normalises them itself.
+
+        Raises:
+            InputError: the run has no weights yet.
+        """
+        network, normalization = self.load_network()
+        recipe = self.read()["settings"]["training"]
+        return Predictor(
+            network,
+            None if normalized else normalization,
+            recipe["prediction"],
+            recipe["test_time_augmentation"],
+            training_device(),
+            recipe["precision"],
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

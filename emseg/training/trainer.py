@@ -13,6 +13,7 @@ from torch import nn
 
 from emseg.errors import RunError
 from emseg.inference import Predictor
+from emseg.inference.precision import autocast
 from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_validation
 from emseg.models.network import Network
 from emseg.settings import RecipeSettings, ValidationMetric
@@ -20,7 +21,6 @@ from emseg.training.averaging import WeightAverage
 from emseg.training.distributed import Ranks
 from emseg.training.losses import Loss
 from emseg.training.optimizers import make_optimizer
-from emseg.training.precision import autocast
 from emseg.training.progress import Progress
 from emseg.training.record import FAILED, RunRecord
 from emseg.training.samples import Sample, TrainingSamples
@@ -247,7 +247,7 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         images, labels, sections = self.validation
         # Without test-time augmentation: which epoch is best is not worth eight predictions.
-        probability = Predictor(self._kept_network).predict(images, sections)
+        probability = Predictor(self._kept_network, precision=self.recipe.precision).predict(images, sections)
         if not np.isfinite(probability).all():
             raise TrainingDiverged(f"the network predicts NaN after epoch {self.state.epoch + 1}; training stopped")
         self.state.collapsed = is_collapsed(probability)

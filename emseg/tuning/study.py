@@ -229,8 +229,7 @@ def _train_and_score(
     except (MemoryError, torch.OutOfMemoryError):
         trial.set_user_attr(STATUS, "out of memory")
         raise
-    network, _ = record.load_network()
-    predictor = Predictor(network, mode=recipe.prediction, test_time_augmentation=recipe.test_time_augmentation)
+    predictor = record.load_predictor(normalized=True)
     if is_collapsed(next(predictor.stream(data.validation_images[:1]))[None]):
         trial.set_user_attr(STATUS, "collapsed")
     quality = score_network(predictor, data, tuning.metric)

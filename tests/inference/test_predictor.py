@@ -6,8 +6,11 @@ from hypothesis import strategies as st
 
 from emseg.data.normalization import Normalization
 from emseg.inference import Predictor, predict
+from emseg.inference.precision import has_fast_bfloat16
 from emseg.inference.tiling import mirror_indices, mirrored_window, spread_starts
 from emseg.models import Network, build_model
+
+CPU = torch.device("cpu")
 
 
 def network(name="unet1", **overrides):
@@ -201,6 +204,16 @@ def test_modes_that_do_not_fit_are_refused():
         Predictor(network("unet2"), mode="average")
     with pytest.raises(ValueError, match="mode must be one of"):
         Predictor(network("unet2"), mode="tiles")
+
+
+@pytest.mark.parametrize("name", ["dmcn", "unet1", "supervised_unet"])
+def test_bfloat16_is_another_arithmetic_and_changes_probabilities_little(name):
+    model, stack = network(name, base_channels=8, normalization="batch"), sections(1, 64, 80)
+    exact = predict(model, stack)
+    half = predict(model, stack, precision="bfloat16")
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - exact).max() < 0.05
+    assert (predict(model, stack, precision="auto") == (half if has_fast_bfloat16(CPU) else exact)).all()
 
 
 def test_training_mode_is_given_back():

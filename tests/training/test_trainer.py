@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from emseg.errors import InputError
+from emseg.inference import predict
 from emseg.reporting.evaluation import evaluate_record
 from emseg.settings import Settings, merge
 from emseg.training.lineage import _CODE_AFTER_TRAINING
@@ -47,6 +48,20 @@ def test_a_run_leaves_a_complete_record(tmp_path, tiny_settings, source, model):
     network, normalization = record.load_network()
     assert same(network.state_dict(), weights(record))
     assert (normalization.low, normalization.high) == (0, 255)
+
+
+def test_a_run_predicts_as_its_recipe_says(tmp_path, tiny_settings, source):
+    changes = {"precision": "bfloat16", "prediction": "average", "test_time_augmentation": True}
+    values = tiny_settings.model_dump()
+    merge(values["training"], changes)
+    record = train(Settings.model_validate(values), source, tmp_path / "run", "unet1")
+    network, normalization = record.load_network()
+    expected = predict(network, source.images, "average", True, normalization, precision="bfloat16")
+    sections = range(len(source.images))
+    np.testing.assert_array_equal(record.load_predictor().predict(source.images, sections), expected)
+    grey = normalization(source.images)
+    np.testing.assert_array_equal(record.load_predictor(normalized=True).predict(grey, sections), expected)
+    assert (expected != predict(network, source.images, "average", True, normalization)).any()
 
 
 def test_same_seed_same_weights_and_another_seed_others(tmp_path, tiny_settings, source):
