@@ -1,4 +1,4 @@
-"""Prediction of whole sections in megapixels per second, against the default layout."""
+"""Prediction of whole sections in megapixels per second, against the default layout in float32."""
 
 import numpy as np
 import torch
@@ -25,20 +25,21 @@ def main() -> None:
         theirs[model] = seconds(lambda: default_layout(networks[model], images), 3)  # noqa: B023
     for model, network in networks.items():
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        ours = seconds(lambda: predict(network, images), 3)  # noqa: B023
+        ours = seconds(lambda: predict(network, images, precision="auto"), 3)  # noqa: B023
+        exact = seconds(lambda: predict(network, images), 3)  # noqa: B023
         speed = images.size / 1e6 / ours
         print(
             f"{model}, 16 base channels, 512 x 512 sections of the {name}: {speed:.2f} megapixels/s, "
-            f"{theirs[model] / ours:.2f} times the default layout"
+            f"{theirs[model] / ours:.2f} times the default layout; in float32 {theirs[model] / exact:.2f} times"
         )
     torch.manual_seed(0)
     network = build_model("unet1", base_channels=16).eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    exact = seconds(lambda: predict(network, images, mode="overlap_tile"), 3)
-    corners = seconds(lambda: predict(network, images, mode="average"), 3)
+    once = seconds(lambda: predict(network, images, mode="overlap_tile", precision="auto"), 3)
+    corners = seconds(lambda: predict(network, images, mode="average", precision="auto"), 3)
     print(
-        f"unet1, 16 base channels, overlap_tile: {images.size / 1e6 / exact:.2f} megapixels/s, "
-        f"{corners / exact:.2f} times the study's four averaged corner tiles"
+        f"unet1, 16 base channels, overlap_tile: {images.size / 1e6 / once:.2f} megapixels/s, "
+        f"{corners / once:.2f} times the study's four averaged corner tiles"
     )
 
 

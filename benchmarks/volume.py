@@ -32,7 +32,8 @@ def megabytes():
 
 torch.manual_seed(0)
 network = build_model("residual_unet", base_channels=32).eval()
-segmenter = Segmenter(Predictor(network, Normalization(0, 255)), 0.5, grey_levels(np.linspace(0, 1, 100)), "m", "f")
+predictor = Predictor(network, Normalization(0, 255), precision="auto")
+segmenter = Segmenter(predictor, 0.5, grey_levels(np.linspace(0, 1, 100)), "m", "f")
 before = megabytes()
 segment_file(segmenter, sys.argv[1], sys.argv[2], "mask", report=lambda done, total: print(done, flush=True))
 print(f"peak {megabytes() - before:.0f} {megabytes():.0f}")
