@@ -22,7 +22,7 @@ from emseg.models import build_model
 from emseg.settings import Settings, profile_values, validate_settings
 from emseg.tracking.publish import live_mirror
 from emseg.training.cost import flop_per_crop
-from emseg.training.distributed import training_device
+from emseg.training.distributed import available_device
 from emseg.training.record import RunRecord
 from emseg.training.run import load_or_make_augmented, train_model
 
@@ -120,7 +120,7 @@ def yardsticks(device: torch.device) -> dict[str, float]:
 
 def main() -> None:
     """Print every model's throughput."""
-    device = training_device()
+    device = available_device()
     store = tempfile.TemporaryDirectory()
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{store.name}/mlflow.db"
     print_machine()

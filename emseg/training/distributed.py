@@ -123,6 +123,9 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
     if size == 1:
         yield Ranks()
         return
+    if device.type == "cuda":
+        # What `share` broadcasts travels over the current GPU, which is GPU 0 on every rank unless set.
+        torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(distributed.get_rank(), size)
@@ -142,7 +145,7 @@ def _leave() -> None:
     os._exit(1)
 
 
-def training_device() -> torch.device:
+def available_device() -> torch.device:
     """This process's GPU where there is one, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")

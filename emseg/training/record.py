@@ -34,7 +34,7 @@ from emseg.errors import InputError, RunError
 from emseg.files import atomic_path, write_json, write_text
 from emseg.inference import Predictor
 from emseg.models import Network, build_model
-from emseg.training.distributed import training_device
+from emseg.training.distributed import available_device
 
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 
@@ -194,7 +194,7 @@ class RunRecord:
             None if normalized else normalization,
             recipe["prediction"],
             recipe["test_time_augmentation"],
-            training_device(),
+            available_device(),
             recipe["precision"],
         )
 

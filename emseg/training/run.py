@@ -27,7 +27,7 @@ from emseg.inference.memory import keep_freed_memory
 from emseg.models import Network, build_model, count_parameters
 from emseg.settings import LEAKING_PROTOCOLS, AugmentedSetSettings, ProtocolSettings, RecipeSettings, Settings
 from emseg.training.cost import flop_per_crop
-from emseg.training.distributed import join_ranks, training_device
+from emseg.training.distributed import available_device, join_ranks
 from emseg.training.lineage import code_digest, describe_lineage
 from emseg.training.losses import make_loss
 from emseg.training.record import FINISHED, RunRecord
@@ -114,7 +114,7 @@ def train_model(
         InputError: settings that cannot work.
         TrainingDiverged: the loss or a gradient became NaN or infinite.
     """
-    device = device or training_device()
+    device = device or available_device()
     keep_freed_memory(device)
     recipe, entry = settings.recipe(model), settings.models[model]
     split = split_of(settings, source, fold)

@@ -23,7 +23,7 @@ from emseg.errors import InputError, RunError
 from emseg.inference import Predictor
 from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_validation
 from emseg.settings import LEAKING_PROTOCOLS, Settings, ValidationMetric
-from emseg.training.distributed import training_device
+from emseg.training.distributed import available_device
 from emseg.training.lineage import describe_lineage
 from emseg.training.record import FAILED, RunRecord
 from emseg.training.run import load_or_make_augmented, split_of, train_model
@@ -134,7 +134,7 @@ def run_worker(
     data = fold_data(source, split, augmented, seed)
     starts = starting_points(settings)
     workers = workers_of(study)
-    study.set_user_attr(f"{_WORKER}{uuid.uuid4().hex}", describe_lineage(training_device()))
+    study.set_user_attr(f"{_WORKER}{uuid.uuid4().hex}", describe_lineage(available_device()))
     study.sampler = optuna.samplers.TPESampler(
         seed=int(np.random.SeedSequence((seed, len(workers))).generate_state(1)[0])
     )
