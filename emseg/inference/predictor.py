@@ -48,9 +48,8 @@ class Predictor:
             `auto`: `overlap_tile`, but whole sections up to 1024 pixels for 'same' padding.
         test_time_augmentation: average over the 8 symmetries of the square.
         device: None keeps the network where it is. On a CPU the process keeps the memory that it frees from then on.
-        precision: `float32`, the same on every machine but for rounding; `bfloat16`, half the time on a device that has
-            instructions for it, which changes probabilities by less than 0.01 as a rule; `auto`, bfloat16 on such a
-            device.
+        precision: `float32`; `bfloat16`, half the time on a device that has instructions for it, with probabilities
+            that differ by a few hundredths at most; `auto`, bfloat16 on such a device.
 
     Raises:
         ValueError: an unknown mode, or `average` or `resize` with a network of 'same' padding.
