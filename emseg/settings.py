@@ -146,7 +146,7 @@ class RecipeSettings(_Settings):
     micro_batch: int | None = Field(ge=1)
     """Images that go through the network at once; gradients of a batch are accumulated. null: the batch."""
     precision: Literal["auto", "float32", "bfloat16"]
-    """Of the forward and backward pass; auto: bfloat16 where the device has instructions for it."""
+    """Of training and prediction; auto: bfloat16 where the device has instructions for it."""
     crop: int | None = Field(ge=8)
     """Side of the label crop, pixels; null: the whole section."""
     positions: Literal["random", "corners"]

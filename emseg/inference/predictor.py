@@ -52,7 +52,7 @@ class Predictor:
             that differ by a few hundredths at most; `auto`, bfloat16 on such a device.
 
     Raises:
-        ValueError: an unknown mode, or `average` or `resize` with a network of 'same' padding.
+        ValueError: an unknown mode or precision, or `average` or `resize` with a network of 'same' padding.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class Predictor:
     ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, not {mode!r}")
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, not {precision!r}")
         if mode in ("average", "resize") and network.padding != "valid":
             raise ValueError(f"mode {mode} is for networks with 'valid' padding; use auto or overlap_tile")
         self.network = network if device is None else network.to(device)
@@ -224,8 +226,8 @@ def predict(
     test_time_augmentation: bool = False,
     normalization: Normalization | None = None,
     device: str | torch.device | None = None,
-    precision: Precision = "float32",
     out: np.ndarray | None = None,
+    precision: Precision = "float32",
 ) -> np.ndarray:
     """Probability of cell interior for every pixel of a stack.
 
@@ -236,8 +238,8 @@ def predict(
         test_time_augmentation: average over the 8 symmetries of the square.
         normalization: grey levels to [0, 1].
         device: where to predict; None: where the model is.
-        precision: `float32`, or faster `bfloat16` or `auto`; see `Predictor`.
         out: float32 (Z, Y, X) to write into, such as a memory map; None makes an array.
+        precision: `float32`, or faster `bfloat16` or `auto`; see `Predictor`.
 
     Returns:
         float32 (Z, Y, X) in [0, 1]; `out` where it was given.

@@ -10,8 +10,6 @@ from emseg.inference.precision import has_fast_bfloat16
 from emseg.inference.tiling import mirror_indices, mirrored_window, spread_starts
 from emseg.models import Network, build_model
 
-CPU = torch.device("cpu")
-
 
 def network(name="unet1", **overrides):
     torch.manual_seed(0)
@@ -199,11 +197,13 @@ def test_grey_levels():
         predict(model, stack[0])
 
 
-def test_modes_that_do_not_fit_are_refused():
+def test_modes_and_precisions_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="'valid' padding"):
         Predictor(network("unet2"), mode="average")
     with pytest.raises(ValueError, match="mode must be one of"):
         Predictor(network("unet2"), mode="tiles")
+    with pytest.raises(ValueError, match="precision must be one of"):
+        Predictor(network("unet2"), precision="half")
 
 
 @pytest.mark.parametrize("name", ["dmcn", "unet1", "supervised_unet"])
@@ -213,7 +213,9 @@ def test_bfloat16_is_another_arithmetic_and_changes_probabilities_little(name):
     half = predict(model, stack, precision="bfloat16")
     assert half.dtype == np.float32
     assert 0 < np.abs(half - exact).max() < 0.05
-    assert (predict(model, stack, precision="auto") == (half if has_fast_bfloat16(CPU) else exact)).all()
+    assert (
+        predict(model, stack, precision="auto") == (half if has_fast_bfloat16(torch.device("cpu")) else exact)
+    ).all()
 
 
 def test_training_mode_is_given_back():
