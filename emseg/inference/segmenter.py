@@ -9,13 +9,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import ndimage
-from skimage.segmentation import watershed
 
 from emseg.data.normalization import describe_difference, grey_levels
 from emseg.errors import InputError
 from emseg.inference.agglomeration import Agglomeration
 from emseg.inference.predictor import Predictor
-from emseg.inference.regions import Regions, find_regions
+from emseg.inference.regions import Regions, find_regions, flood
 
 Output = Literal["probability", "mask", "cells"]
 OUTPUTS: tuple[str, ...] = get_args(Output)
@@ -134,4 +133,4 @@ def label_cells(apart: np.ndarray, probability: np.ndarray, contour: float, wher
     cells, count = ndimage.label(apart)
     if count > np.iinfo(np.uint16).max:
         raise InputError(f"{where} has {count:,} cells, labels hold 65,535; cut it, or ask for a mask")
-    return watershed(-probability, cells, mask=probability > contour).astype(np.uint16)
+    return flood(probability, cells, probability > contour).astype(np.uint16)

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from imperfect import imperfect_probability
 from scipy import ndimage
+from skimage.segmentation import watershed
 from sklearn.linear_model import LogisticRegression
 
 from emseg.data import make_synthetic
 from emseg.inference.agglomeration import MERGE_THRESHOLD, Agglomeration, LogisticRule, learn_agglomeration
-from emseg.inference.regions import FEATURES, Regions, cut_stack, find_borders, find_regions
+from emseg.inference.regions import FEATURES, Regions, cut_stack, find_borders, find_regions, flood
 from emseg.metrics import v_info, v_rand
 
 
@@ -73,6 +74,17 @@ def test_a_rule_on_other_features_is_refused():
         Agglomeration.from_dict({**values, "features": values["features"][1:]})
 
 
+@given(st.integers(0, 2**32 - 1), st.floats(0.3, 0.95), st.booleans())
+def test_flooding_is_the_watershed_of_all_markers(seed, level, whole):
+    probability = random_probability(seed)
+    markers = ndimage.label(probability > level)[0]
+    # Markers that touch each other, and some that lie outside the mask.
+    markers[:, 20:] += np.where(markers[:, 20:] > 0, markers.max(), 0)
+    mask = np.ones_like(probability, bool) if whole else np.random.default_rng(seed).random(probability.shape) < 0.9
+    expected = watershed(-probability, markers, mask=mask)
+    np.testing.assert_array_equal(flood(probability, markers, True if whole else mask), expected)
+
+
 def brute_force_groups(borders, likely, threshold):
     """Regions merged while any two have a mean over their pixel edges above the threshold, the highest first."""
     group = np.arange(borders.pairs.max() + 1)
@@ -111,9 +123,12 @@ def test_components_above_a_threshold_are_the_regions_that_mean_linkage_merges(s
 
 
 def test_overlap_is_the_shared_part_of_what_two_regions_lie_over():
-    here = find_regions(three_cells())
+    probability = three_cells()
+    # The surer cell takes the faint border, so the watershed has no choice.
+    probability[:, 8:15] = 0.995
+    here = find_regions(probability)
     before = np.full((8, 23), 0.99, np.float32)
-    # Of the first cell 6 of 7 columns lie over one region, of the second 7 of 7 over the other.
+    # Of the first cell 6 of 7 columns lie over one region, of the second 8 of 8 over the other.
     before[:, 6] = 0.1
     neighbour = find_regions(before)
     overlap = find_borders(here, [neighbour]).features[:, -1]
