@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,6 +62,17 @@ class Champion:
     def __init__(self, current: Callable[[], Version], load: Callable[[Version], Served]) -> None:
         self._current, self._load = current, load
         self.served = load(current())
+        self._of_request: ContextVar[Served] = ContextVar("of_request")
+
+    def begin_request(self) -> Served:
+        """Keep the version of this moment for the request that begins, whatever is promoted meanwhile."""
+        self._of_request.set(self.served)
+        return self.served
+
+    @property
+    def of_request(self) -> Served:
+        """The version that the request at hand began with; outside of one, that of the moment."""
+        return self._of_request.get(self.served)
 
     def refresh(self) -> bool:
         """Take up a promotion, if there was one; True if so. What cannot be loaded leaves the old one in place."""
@@ -108,20 +120,22 @@ def make_app(champion: Champion, largest_megapixels: float = 64.0) -> FastAPI:
             return refused(411, "the request needs a Content-Length")
         if length.isdigit() and int(length) > limit * _BYTES_PER_PIXEL:
             return refused(413, f"the request has {int(length):,} bytes; the most is {limit * _BYTES_PER_PIXEL:,}")
+        served = champion.begin_request()
         response = await call_next(request)
-        response.headers["X-Emseg-Version"] = str(champion.served.version.number)
+        response.headers["X-Emseg-Version"] = str(served.version.number)
         return response
 
     @app.get("/model")
     async def model() -> Response:
-        version = champion.served.version
+        served = champion.of_request
+        version = served.version
         described = {
             "name": MODEL_NAME,
             "version": version.number,
             "model": version.facts["model"],
             "protocol": version.metrics["protocol"],
             "cells": version.metrics.get("cells", "threshold"),
-            "threshold": champion.served.segmenter.threshold,
+            "threshold": served.segmenter.threshold,
             "v_rand": version.metrics["v_rand"],
             "outputs": OUTPUTS,
         }
@@ -132,7 +146,7 @@ def make_app(champion: Champion, largest_megapixels: float = 64.0) -> FastAPI:
         body = await request.body()
         if kind not in OUTPUTS or format not in ("tiff", "png"):
             return refused(422, f"kind is one of {', '.join(OUTPUTS)}, format is tiff or png")
-        served = champion.served
+        served = champion.of_request
         try:
             loop = asyncio.get_running_loop()
             content = await loop.run_in_executor(queue, segment_bytes, served.segmenter, body, kind, format, limit)
@@ -218,10 +232,10 @@ def run_server(host: str, port: int, largest_megapixels: float, timeout: float) 
 
 
 class _Forwarding:
-    """The champion of the moment, in the shape MLflow's server wants."""
+    """The champion of the request, in the shape MLflow's server wants."""
 
     def __init__(self, champion: Champion) -> None:
         self._champion = champion
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._champion.served.network, name)
+        return getattr(self._champion.of_request.network, name)

@@ -151,6 +151,32 @@ def test_requests_in_flight_survive_promotions(client, champion, store, stack):
         thread.join()
     assert [answer.status_code for answer in answers] == [200] * 40
     assert {answer.headers["x-emseg-model"] for answer in answers} <= {find_version(store, n).uri for n in "12"}
+    for answer in answers:
+        assert answer.headers["x-emseg-model"].endswith("/" + answer.headers["x-emseg-version"])
+
+
+@pytest.mark.parametrize("path", ["/segment?kind=probability", "/invocations"])
+def test_an_answer_names_the_version_that_gave_it(client, champion, store, stack, path, monkeypatch):
+    image = stack[0][0, :32, :32]
+    asked = {"content": as_tiff(image)} if "segment" in path else {"json": {"inputs": image[None, None].tolist()}}
+    answer = client.post(path, **asked)
+    assert answer.headers["x-emseg-version"] == "1"
+    begin = champion.begin_request
+
+    def promoted_after_the_beginning():
+        served = begin()
+        with registry_lock(store):
+            set_champions(store, [1, 2])
+        champion.refresh()
+        return served
+
+    monkeypatch.setattr(champion, "begin_request", promoted_after_the_beginning)
+    meanwhile = client.post(path, **asked)
+    assert meanwhile.headers["x-emseg-version"] == "1"
+    assert meanwhile.content == answer.content
+    after = client.post(path, **asked)
+    assert after.headers["x-emseg-version"] == "2"
+    assert after.content != answer.content
 
 
 def test_without_a_champion_it_does_not_start(store):
