@@ -195,7 +195,9 @@ def judge(
             f"{metrics['sections']} tested on, {rule.minimum_sections} needed",
         ),
         Condition(
-            "seeds", len(seeds) >= rule.minimum_seeds, f"trained with {_numbers(seeds)}, {rule.minimum_seeds} needed"
+            "seeds",
+            len(seeds) >= rule.minimum_seeds,
+            f"{len(seeds)} trained ({_numbers(seeds)}), {rule.minimum_seeds} needed",
         ),
     ]
     if rule.clean_git:
