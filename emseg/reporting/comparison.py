@@ -21,7 +21,7 @@ class PairedDifference:
     Attributes:
         metric: its name.
         mean: first minus second.
-        low, high: bootstrap interval, 95 % unless asked otherwise, over sections, resampled in pairs, and over seeds.
+        low, high: bootstrap interval over sections and seeds, 95 % unless asked otherwise.
         p_value: two-sided, from the same bootstrap; after `holm`, corrected.
         wilcoxon_p: of the Wilcoxon signed-rank test over sections, a second opinion; 1 where all are equal.
     """
@@ -35,28 +35,38 @@ class PairedDifference:
 
 
 def paired_difference(
-    first: Scores, second: Scores, metric: str, seed: int = 0, confidence: float = 0.95
+    first: Scores, second: Scores, metric: str, seed: int = 0, confidence: float = 0.95, same_networks: bool = False
 ) -> PairedDifference:
     """Compare two models on the sections that both were tested on.
 
     `per_section` tables with a column `seed` have a row per section and seed; sections are paired, seeds are
     resampled independently for each model, since they are different draws.
 
+    Args:
+        first, second: scores of the two.
+        metric: a column of both.
+        seed: of the resampling.
+        confidence: of the interval.
+        same_networks: both are scores of the same trained networks, read in two ways. Seeds are then resampled in
+            pairs too. For networks trained apart that would raise more false alarms.
+
     Raises:
-        ValueError: scores under different protocols or on different data, or of different sections.
+        ValueError: scores under different protocols or on different data, or of different sections or seeds.
     """
     require_comparable([first, second])
     a, b = (_by_seed(scores.per_section, metric) for scores in (first, second))
     if list(a.columns) != list(b.columns):
         raise ValueError("the two models were tested on different sections; evaluate both on the same ones")
+    if same_networks and list(a.index) != list(b.index):
+        raise ValueError("the same networks have the same seeds; these have different ones")
     random = np.random.default_rng(seed)
     sections = random.integers(0, a.shape[1], (_RESAMPLES, a.shape[1]))
     differences = np.empty(_RESAMPLES)
     x, y = a.to_numpy(), b.to_numpy()
     for index in range(_RESAMPLES):
-        drawn_x = x[random.integers(0, len(x), len(x))].mean(axis=0)
-        drawn_y = y[random.integers(0, len(y), len(y))].mean(axis=0)
-        differences[index] = (drawn_x - drawn_y)[sections[index]].mean()
+        seeds_x = random.integers(0, len(x), len(x))
+        seeds_y = seeds_x if same_networks else random.integers(0, len(y), len(y))
+        differences[index] = (x[seeds_x].mean(axis=0) - y[seeds_y].mean(axis=0))[sections[index]].mean()
     per_section = x.mean(axis=0) - y.mean(axis=0)
     low, high = np.quantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2])
     # One added to each count: no p-value of 0 from a finite number of resamples.

@@ -113,9 +113,11 @@ def ablations(runs: list[EvaluatedRun]) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
 
-    def compare(model: str, protocol: str, change: str, changed: list[Scores], base: list[Scores]) -> None:
+    def compare(
+        model: str, protocol: str, change: str, changed: list[Scores], base: list[Scores], same_networks: bool = False
+    ) -> None:
         for metric in _ABLATION_METRICS:
-            difference = vars(paired_difference(_pooled(changed), _pooled(base), metric))
+            difference = vars(paired_difference(_pooled(changed), _pooled(base), metric, same_networks=same_networks))
             row = {"model": model, "protocol": protocol, "change": change, "runs": len(base)}
             rows.append(row | {key: difference[key] for key in ("metric", "mean", "low", "high", "p_value")})
 
@@ -135,7 +137,8 @@ def ablations(runs: list[EvaluatedRun]) -> pd.DataFrame:
         agglomerated = [scores for scores in changed.values() if set(THRESHOLDED_METRICS) <= set(scores.per_section)]
         if agglomerated:
             label = f"{variation.lstrip('/')}: cells by threshold" if variation else "cells by threshold"
-            compare(model, protocol, label, [_thresholded(scores) for scores in agglomerated], agglomerated)
+            thresholded = [_thresholded(scores) for scores in agglomerated]
+            compare(model, protocol, label, thresholded, agglomerated, same_networks=True)
     return pd.DataFrame(rows)
 
 

@@ -59,6 +59,17 @@ def test_seeds_widen_the_interval():
     assert many.high - many.low > 0.01 > 10 * (one.high - one.low)
 
 
+def test_what_a_seed_does_to_both_readings_of_a_network_is_no_difference():
+    networks = np.random.default_rng(6).normal(0.9, 0.03, (3, 10))
+    one, other = scores(networks + 0.01), scores(networks)
+    found = paired_difference(one, other, "v_rand", same_networks=True)
+    assert [found.mean, found.low, found.high] == pytest.approx([0.01] * 3)
+    apart = paired_difference(one, other, "v_rand")
+    assert apart.low < found.low < found.high < apart.high
+    with pytest.raises(ValueError, match="different ones"):
+        paired_difference(one, scores(networks[:2]), "v_rand", same_networks=True)
+
+
 def test_false_alarms_are_as_rare_as_promised():
     random = np.random.default_rng(4)
     alarms = 0
