@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from emseg.data.sources import read_source
+from emseg.data.sources import Source, read_source
 from emseg.data.synthetic import make_synthetic
+from emseg.reporting.evaluation import evaluate_record
+from emseg.settings import profile_values, validate_settings
 from emseg.training.lineage import describe_lineage
+from emseg.training.record import RunRecord
+from emseg.training.run import load_or_make_augmented, train_model
 
 
 def sections(count: int) -> tuple[np.ndarray, np.ndarray, str]:
@@ -21,6 +25,23 @@ def sections(count: int) -> tuple[np.ndarray, np.ndarray, str]:
         return source.images[:count], source.labels[:count], "ISBI 2012 training stack"
     images, labels = make_synthetic(count, 512)
     return images, labels > 0, "synthetic sections"
+
+
+def trained_run(folder: Path, channels: int, seed: int = 0) -> RunRecord:
+    """A `residual_unet` of profile `best`, trained for 80 steps and evaluated, without test-time augmentation."""
+    images, labels, _ = sections(12)
+    source = Source("benchmark", images, labels, images[:0], labels[:0])
+    changes = {
+        "protocol": {"validation": 1, "held_out": 2},
+        "augment": {"count": 2},
+        "training": {"epochs": 1, "images_per_epoch": 320, "warmup_epochs": 0.0, "test_time_augmentation": False},
+        "models": {"residual_unet": {"network": {"base_channels": channels}}},
+    }
+    settings = validate_settings(profile_values(Path(), "best", changes), "")
+    augmented = load_or_make_augmented(settings, source, "residual_unet", 0)
+    record = train_model("residual_unet", settings, source, augmented, 0, seed, folder / "training")
+    evaluate_record(record, source, augmented, with_figures=False)
+    return record
 
 
 def seconds(call: Callable[[], Any], repeats: int) -> float:

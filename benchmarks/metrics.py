@@ -69,10 +69,10 @@ def main() -> None:
     rand = straightforward(*part, is_rand=True)
     theirs = (time.perf_counter() - started) / ALTERNATIVE * SECTIONS
     info = straightforward(*part, is_rand=False)
-    few = sweep(*part)
+    swept = sweep(*part)
     difference = max(
-        np.abs(few.v_rand().curve[:, 1] - rand.mean(axis=0)).max(),
-        np.abs(few.v_info().curve[:, 1] - info.mean(axis=0)).max(),
+        np.abs(swept.v_rand().curve[:, 1] - rand.mean(axis=0)).max(),
+        np.abs(swept.v_info().curve[:, 1] - info.mean(axis=0)).max(),
     )
     print(f"{len(label)} sections of 512 x 512 of the {name}, blurred noisy labels, 11 thresholds")
     print(f"V_rand and V_info together: {ours:.1f} s; best V_rand {done.v_rand().value:.4f}")

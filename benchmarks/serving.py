@@ -17,36 +17,20 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from benchmarks.common import print_machine, sections
-from emseg.data.sources import Source
-from emseg.reporting.evaluation import evaluate_record
-from emseg.settings import profile_values, validate_settings
+from benchmarks.common import print_machine, sections, trained_run
 from emseg.tracking.registration import register_record
 from emseg.tracking.registry import registry_lock, set_champions
 from emseg.tracking.store import connect
-from emseg.training.run import load_or_make_augmented, train_model
 
 SIDE = 256
 PORT = 5118
 
 
 def register_two(folder: Path) -> None:
-    """Two small networks, trained for a few steps, as versions 1 and 2."""
-    images, labels, _ = sections(12)
-    source = Source("benchmark", images, labels, images[:0], labels[:0])
-    changes = {
-        "protocol": {"validation": 1, "held_out": 2},
-        "augment": {"count": 2},
-        "training": {"epochs": 1, "images_per_epoch": 32, "warmup_epochs": 0.0, "test_time_augmentation": False},
-        "models": {"residual_unet": {"network": {"base_channels": 16}}},
-    }
-    settings = validate_settings(profile_values(Path(), "best", changes), "")
-    augmented = load_or_make_augmented(settings, source, "residual_unet", 0)
+    """Two small networks as versions 1 and 2."""
     client = connect()
     for seed in (0, 1):
-        record = train_model("residual_unet", settings, source, augmented, 0, seed, folder / str(seed) / "training")
-        evaluate_record(record, source, augmented, with_figures=False)
-        register_record(client, record)
+        register_record(client, trained_run(folder / str(seed), 16, seed))
     with registry_lock(client):
         set_champions(client, [1])
 

@@ -17,9 +17,11 @@ import optuna
 
 import emseg.tuning.study as study_module
 from benchmarks.common import print_machine, sections
+from emseg.data.augmented import AugmentedSet
 from emseg.data.sources import Source
 from emseg.settings import Settings, profile_values, validate_settings
 from emseg.tracking.tuning import StudyMirror
+from emseg.training.record import RunRecord
 from emseg.training.run import train_model
 from emseg.tuning.report import trial_tflop
 from emseg.tuning.space import suggest
@@ -51,11 +53,21 @@ class Accounts:
     def __init__(self) -> None:
         self.work = 0.0
 
-    def train(self, *arguments: Any, after_epoch: Callable[[Any], None], **named: Any) -> Any:
+    def train(
+        self,
+        model: str,
+        settings: Settings,
+        source: Source,
+        augmented: AugmentedSet,
+        fold: int,
+        seed: int,
+        folder: Path,
+        after_epoch: Callable[[RunRecord], None],
+    ) -> RunRecord:
         """`train_model`, without the time in which the study is told about epochs."""
         told = 0.0
 
-        def timed(record: Any) -> None:
+        def timed(record: RunRecord) -> None:
             nonlocal told
             started = time.perf_counter()
             try:
@@ -65,7 +77,7 @@ class Accounts:
 
         started = time.perf_counter()
         try:
-            return train_model(*arguments, after_epoch=timed, **named)
+            return train_model(model, settings, source, augmented, fold, seed, folder, after_epoch=timed)
         finally:
             self.work += time.perf_counter() - started - told
 
