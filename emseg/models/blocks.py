@@ -16,7 +16,25 @@ def convolution(channels_in: int, channels_out: int, padding: str, normalization
 
 def dropout_layer(rate: float) -> list[nn.Module]:
     """Dropout, or nothing at rate 0."""
-    return [nn.Dropout(rate)] if rate else []
+    return [Dropout(rate)] if rate else []
+
+
+class Dropout(nn.Dropout):
+    """`nn.Dropout`, but on a CPU in a third of the time, most of which goes into drawing numbers.
+
+    There a value is dropped by 16 random bits, so the rate is met to 1 / 2**17, and others are scaled for the rate met.
+    """
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """`features` of any shape; in training, some of them 0 and the others larger."""
+        is_dense = features.is_contiguous() or features.is_contiguous(memory_format=torch.channels_last)
+        if not self.training or features.device.type != "cpu" or not is_dense:
+            return super().forward(features)
+        count, dropped = features.numel(), round(self.p * 2**16)
+        words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[:count].as_strided(features.shape, features.stride())
+        kept = (bits >= dropped - 2**15).to(features.dtype)
+        return features * kept.mul_(2**16 / (2**16 - dropped))
 
 
 def crop_to(features: torch.Tensor, size: torch.Size) -> torch.Tensor:
