@@ -38,7 +38,7 @@ from emseg.training.record import RunRecord
 _FIGURE_METRICS = ["v_rand", "v_info", "pixel_error"]
 _ABLATION_METRICS = ("v_rand", "v_info", "pixel_error")
 _MOST_CURVES = 8
-"""Learning curves that a reader can tell apart; with more runs, those of variations are left out."""
+"""Learning curves that a reader can tell apart; of more runs only the first fold and seed of each model are shown."""
 _PUBLISHED = pd.DataFrame(
     [
         ("best published (SFCNN, mutex watershed; about)", "0.987-0.988", "0.991-0.992", "0.058"),
@@ -206,7 +206,7 @@ def _figures(folder: Path, name: str, board: Board, runs: list[EvaluatedRun], fi
     models = [row for row in board.rows if "runs" in row]
     save_figure(comparison_figure(board.title, models, _FIGURE_METRICS), folder / f"{name}-comparison.png")
     if len(runs) > _MOST_CURVES:
-        runs = [run for run in runs if not run.variation]
+        runs = list({run.model: run for run in reversed(runs) if not run.variation}.values())[::-1]
     histories = {
         f"{_run_title(run)} fold {run.metrics['fold']} seed {run.metrics['seed']}": run.record.history() for run in runs
     }
