@@ -1,34 +1,37 @@
 """Cells by agglomeration: regions of interior, merged where a learned rule finds one cell on both sides.
 
 A threshold joins two cells through a few bright pixels of a faint membrane, and cuts one cell at a dark spot. Here a
-section is first cut into regions, about as many as it has cells. Each border between two regions is then judged as a
-whole: by the probability along it, its length, how large and how sure the two regions are, and whether they lie over
-the same regions of the neighbouring sections. The judge is a logistic regression, learned on labelled sections that
-the network was trained on. Regions are merged by mean linkage, the likeliest border first (after the agglomeration of
-superpixels of Nunez-Iglesias et al. 2013, PLoS ONE 8:e71715).
+section is first cut into regions, more than it has cells. Each border between two regions is then judged as a whole:
+by the probability along it, its length, how large and how sure the two regions are, and whether they lie over the same
+regions of the neighbouring sections. The judge is a logistic regression, learned on labelled sections that the network
+was trained on. Regions are merged by mean linkage, the likeliest border first, in rounds: what is surely one cell is
+merged before the borders that are left, longer then and between larger regions, are looked at again and judged by a
+rule of their own (after the agglomeration of superpixels of Nunez-Iglesias et al. 2013, PLoS ONE 8:e71715).
 
-The result is a probability again: 1 inside regions, and on a border the probability that both sides are one cell. Its
-components above a threshold are the regions merged down to it, so it is scored like any other proposal. The threshold
-is 0.5: merged is what is more likely one cell than two. Merging regions of a and b pixels adds ab to the denominator of
-V_rand, and 2ab to its numerator if they are one cell; so it raises the expected V_rand where that is likelier than
-V_rand / 2, which is a half or just below.
+The result is a probability again: 1 inside the regions that the last round begins with, and on a border between them
+the probability that both sides are one cell. Its components above a threshold are those regions merged down to it, so
+it is scored like any other proposal. The threshold is 0.5: merged is what is more likely one cell than two. Merging
+regions of a and b pixels adds ab to the denominator of V_rand, and 2ab to its numerator if they are one cell; so it
+raises the expected V_rand where that is likelier than V_rand / 2, which is a half or just below.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from emseg.inference.regions import FEATURES, OVERLAP, Borders, Regions, cut_stack, find_borders
+from emseg.inference.regions import FEATURES, OVERLAP, Borders, Regions, find_borders, find_regions
 
 MERGE_THRESHOLD = 0.5
+_ROUNDS = (0.95, 0.8, MERGE_THRESHOLD)
+"""How far each round merges."""
 _RIDGE = 3.0
 """Pull of the weights to 0, on standardised features."""
 _Examples = tuple[np.ndarray, np.ndarray]
@@ -51,32 +54,52 @@ class LogisticRule:
 
 
 @dataclass(frozen=True)
-class Agglomeration:
-    """What was learned: a rule for a section on its own, and one for a section with neighbours, if any had some."""
+class MergeRound:
+    """One round of merging, down to a probability of one cell on both sides, in [0, 1].
 
+    It has a rule for a section on its own, and one for a section with neighbours, if any had some.
+    """
+
+    down_to: float
     alone: LogisticRule
     among_neighbours: LogisticRule | None
 
-    def close(self, regions: Regions, neighbours: Sequence[Regions] = ()) -> np.ndarray:
-        """Probability that is 1 inside regions and low between those that are not one cell.
+    def levels(self, borders: Borders) -> np.ndarray:
+        """For each border, the probability down to which regions must be merged for its two sides to be one."""
+        is_alone = borders.features.shape[1] == len(FEATURES)
+        rule = self.alone if is_alone or self.among_neighbours is None else self.among_neighbours
+        return _merge_levels(borders, rule(borders.features[:, : len(rule.weights)]))
 
-        Args:
-            regions: of the section.
-            neighbours: of the sections directly before and after it, as far as there are any.
+    def merge(self, regions: Regions, borders: Borders) -> Regions:
+        """What the next round begins with."""
+        joined = borders.pairs[self.levels(borders) > self.down_to].T
+        graph = sparse.coo_array((np.ones(joined.shape[1]), joined), shape=(regions.count, regions.count))
+        count, merged = sparse.csgraph.connected_components(graph, directed=False)
+        labels = np.append(0, merged + 1).astype(np.int32)[regions.labels]
+        return Regions(regions.probability, labels, count)
+
+    def close(self, regions: Regions, borders: Borders) -> np.ndarray:
+        """Probability that is 1 inside regions and low between those that are not one cell.
 
         Returns:
             float32 (Y, X) in [0, 1]; 0 everywhere if there are no regions.
         """
         closed = np.full(regions.labels.shape, float(regions.count > 0), np.float32)
-        rule = self.among_neighbours if neighbours else None
-        borders = find_borders(regions, neighbours if rule else ())
-        levels = _merge_levels(borders, (rule or self.alone)(borders.features)).astype(np.float32)
+        levels = self.levels(borders).astype(np.float32)
         np.minimum.at(closed.reshape(-1), borders.pixels, levels[borders.edges])
         return closed
 
+
+@dataclass(frozen=True)
+class Agglomeration:
+    """What was learned: the rounds, in their order; the last goes down to `MERGE_THRESHOLD`."""
+
+    rounds: tuple[MergeRound, ...]
+
     def close_stack(self, probability: np.ndarray) -> np.ndarray:
-        """`close` of every section of a stack (Z, Y, X) of consecutive sections."""
-        return np.stack([self.close(regions, neighbours) for regions, neighbours in cut_stack(probability)])
+        """Every section of a stack (Z, Y, X) of consecutive sections closed, see `ClosedStack`; float32 (Z, Y, X)."""
+        stack = ClosedStack(self, probability.__getitem__, len(probability))
+        return np.stack([stack.section(z)[1] for z in range(len(probability))])
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it; `from_dict` reads it. The weights of a rule are in the order of `features`."""
@@ -87,12 +110,54 @@ class Agglomeration:
         """From what `as_dict` gave.
 
         Raises:
-            ValueError: its rules weigh other features of a border than this version of emseg.
+            ValueError: it was learned by a version of emseg that judges borders otherwise.
         """
-        if values.get("features") != [*FEATURES, OVERLAP]:
-            raise ValueError("its agglomeration weighs other features of a border than this version of emseg")
-        among = values["among_neighbours"]
-        return cls(LogisticRule(**values["alone"]), LogisticRule(**among) if among else None)
+        if values.get("features") != [*FEATURES, OVERLAP] or "rounds" not in values:
+            raise ValueError("its agglomeration was learned by a version of emseg that judges borders otherwise")
+        rounds = []
+        for step in values["rounds"]:
+            among = step["among_neighbours"]
+            rules = LogisticRule(**step["alone"]), LogisticRule(**among) if among else None
+            rounds.append(MergeRound(step["down_to"], *rules))
+        return cls(tuple(rounds))
+
+
+class ClosedStack:
+    """A stack of consecutive sections whose cells are told apart; holds what the coming sections need.
+
+    Args:
+        agglomeration: how.
+        predicted: gives the probability of section z, float (Y, X) in [0, 1].
+        count: sections in the stack.
+    """
+
+    def __init__(self, agglomeration: Agglomeration, predicted: Callable[[int], np.ndarray], count: int) -> None:
+        self._rounds, self._predicted, self._count = agglomeration.rounds, predicted, count
+        self._held: list[dict[int, Regions]] = [{} for _ in self._rounds]
+
+    def section(self, z: int) -> tuple[np.ndarray, np.ndarray]:
+        """Its probability and what `MergeRound.close` makes of it. To be asked for in rising order."""
+        last = len(self._rounds) - 1
+        for before, held in enumerate(self._held):
+            # Each round looks one section further than the next.
+            for other in [other for other in held if other < z - 1 + last - before]:
+                del held[other]
+        regions = self._regions(last, z)
+        return regions.probability, self._rounds[last].close(regions, self._borders(last, z))
+
+    def _regions(self, step: int, z: int) -> Regions:
+        """What a round begins with."""
+        held = self._held[step]
+        if z not in held:
+            if step == 0:
+                held[z] = find_regions(self._predicted(z))
+            else:
+                held[z] = self._rounds[step - 1].merge(self._regions(step - 1, z), self._borders(step - 1, z))
+        return held[z]
+
+    def _borders(self, step: int, z: int) -> Borders:
+        near = [self._regions(step, other) for other in (z - 1, z + 1) if 0 <= other < self._count]
+        return find_borders(self._regions(step, z), near)
 
 
 def learn_agglomeration(stacks: Iterable[tuple[Iterable[np.ndarray], np.ndarray]]) -> Agglomeration:
@@ -105,18 +170,41 @@ def learn_agglomeration(stacks: Iterable[tuple[Iterable[np.ndarray], np.ndarray]
     Raises:
         ValueError: no border is inside a cell, or none between two, so nothing can be learned.
     """
+    cut = [([find_regions(probability) for probability in probabilities], labels) for probabilities, labels in stacks]
+    rounds: list[MergeRound] = []
+    for down_to in _ROUNDS:
+        bordered = [(regions, _borders_of(regions), labels) for regions, labels in cut]
+        try:
+            rounds.append(_learn_round(down_to, bordered))
+        except ValueError:
+            if not rounds:
+                raise
+            # Nothing is left to tell apart, so what was learned last does for the rest.
+            break
+        cut = [
+            ([rounds[-1].merge(*each) for each in zip(regions, borders, strict=True)], labels)
+            for regions, borders, labels in bordered
+        ]
+    return Agglomeration((*rounds[:-1], replace(rounds[-1], down_to=MERGE_THRESHOLD)))
+
+
+def _borders_of(stack: list[Regions]) -> list[Borders]:
+    """The borders in each of consecutive sections."""
+    return [find_borders(here, stack[max(z - 1, 0) : z] + stack[z + 1 : z + 2]) for z, here in enumerate(stack)]
+
+
+def _learn_round(down_to: float, stacks: list[tuple[list[Regions], list[Borders], np.ndarray]]) -> MergeRound:
     alone: list[_Examples] = []
     among: list[_Examples] = []
-    for probabilities, labels in stacks:
-        for (regions, neighbours), label in zip(cut_stack(probabilities), labels, strict=True):
-            borders = find_borders(regions, neighbours)
+    for stack in stacks:
+        for regions, borders, label in zip(*stack, strict=True):
             first, second = _true_cells(regions, label)[borders.pairs].T
             known = (first > 0) & (second > 0)
-            examples = borders.features[known], (first == second)[known]
-            alone.append((examples[0][:, : len(FEATURES)], examples[1]))
-            if neighbours:
-                among.append(examples)
-    return Agglomeration(_fit_logistic(alone), _fit_logistic(among) if among else None)
+            features, one_cell = borders.features[known], (first == second)[known]
+            alone.append((features[:, : len(FEATURES)], one_cell))
+            if features.shape[1] > len(FEATURES):
+                among.append((features, one_cell))
+    return MergeRound(down_to, _fit_logistic(alone), _fit_logistic(among) if among else None)
 
 
 def _true_cells(regions: Regions, label: np.ndarray) -> np.ndarray:

@@ -1,13 +1,13 @@
 """A section cut into regions of interior, and what the borders between them look like.
 
-Regions are about as many as the section has cells. A border is described as a whole: the probability along it, its
-length, how large and how sure the two regions are, and whether they lie over the same regions of the neighbouring
-sections.
+Regions are more than the section has cells, so that few of them reach into two. A border is described as a whole: the
+probability along it, its length, how large and how sure the two regions are, and whether they lie over the same regions
+of the neighbouring sections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy import ndimage, sparse
 from scipy.special import logit
 from skimage.segmentation import watershed
 
-_SEED_LEVELS = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
+_SEED_LEVELS = (0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 _SMALLEST_SEED = 10
 """Pixels."""
 _QUANTILES = (0.1, 0.5, 0.9, 1.0)
@@ -102,19 +102,6 @@ def flood(probability: np.ndarray, markers: np.ndarray, mask: np.ndarray | bool 
     # equally likely pixels comes first.
     inside = ndimage.binary_erosion(markers > 0, border_value=1)
     return np.where(inside, markers, watershed(-probability, markers, mask=mask & ~inside))
-
-
-def cut_stack(probabilities: Iterable[np.ndarray]) -> Iterator[tuple[Regions, list[Regions]]]:
-    """Each of the consecutive sections cut into regions, with the sections before and after it; holds three."""
-    before: Regions | None = None
-    here: Regions | None = None
-    for probability in probabilities:
-        after = find_regions(probability)
-        if here:
-            yield here, [before, after] if before else [after]
-        before, here = here, after
-    if here:
-        yield here, [before] if before else []
 
 
 def find_borders(regions: Regions, neighbours: Sequence[Regions] = ()) -> Borders:

@@ -12,9 +12,9 @@ from scipy import ndimage
 
 from emseg.data.normalization import describe_difference, grey_levels
 from emseg.errors import InputError
-from emseg.inference.agglomeration import Agglomeration
+from emseg.inference.agglomeration import Agglomeration, ClosedStack
 from emseg.inference.predictor import Predictor
-from emseg.inference.regions import Regions, find_regions, flood
+from emseg.inference.regions import flood
 
 Output = Literal["probability", "mask", "cells"]
 OUTPUTS: tuple[str, ...] = get_args(Output)
@@ -54,7 +54,7 @@ class Segmenter:
 
         Args:
             read: gives section z, (Y, X).
-            count: sections in the stack. They are consecutive: agglomeration looks at the one before and after, and so
+            count: sections in the stack. They are consecutive: agglomeration looks at those before and after, and so
                 does a network that sees neighbours.
             output: what to make of them.
             wanted: which sections, in rising order; None: all.
@@ -76,15 +76,12 @@ class Segmenter:
             near = np.clip(np.arange(z - reach, z + reach + 1), 0, count - 1)
             return self.predictor.section([checked(int(other)) for other in near])
 
-        cut: dict[int, Regions] = {}
+        stack = None if self.agglomeration is None else ClosedStack(self.agglomeration, predicted, count)
         for z in range(count) if wanted is None else wanted:
-            if output == "probability" or self.agglomeration is None:
+            if stack is None or output == "probability":
                 probability = closed = predicted(z)
             else:
-                near = [other for other in (z - 1, z, z + 1) if 0 <= other < count]
-                cut = {other: cut.get(other) or find_regions(predicted(other)) for other in near}
-                probability = cut[z].probability
-                closed = self.agglomeration.close(cut[z], [cut[other] for other in near if other != z])
+                probability, closed = stack.section(z)
             if output == "probability":
                 yield probability
             elif output == "mask":

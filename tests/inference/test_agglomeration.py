@@ -12,15 +12,22 @@ from skimage.segmentation import watershed
 from sklearn.linear_model import LogisticRegression
 
 from emseg.data import make_synthetic
-from emseg.inference.agglomeration import MERGE_THRESHOLD, Agglomeration, LogisticRule, learn_agglomeration
-from emseg.inference.regions import FEATURES, Regions, cut_stack, find_borders, find_regions, flood
+from emseg.inference.agglomeration import (
+    MERGE_THRESHOLD,
+    Agglomeration,
+    ClosedStack,
+    LogisticRule,
+    MergeRound,
+    learn_agglomeration,
+)
+from emseg.inference.regions import FEATURES, Regions, find_borders, find_regions, flood
 from emseg.metrics import v_info, v_rand
 
 
-def rule_of(feature: str) -> LogisticRule:
-    """The sigmoid of one feature."""
+def round_of(feature: str, down_to: float = MERGE_THRESHOLD) -> MergeRound:
+    """Judges by the sigmoid of one feature."""
     weights = [float(name == feature) for name in FEATURES]
-    return LogisticRule([0.0] * len(weights), [1.0] * len(weights), weights, 0.0)
+    return MergeRound(down_to, LogisticRule([0.0] * len(weights), [1.0] * len(weights), weights, 0.0), None)
 
 
 def three_cells() -> np.ndarray:
@@ -38,10 +45,9 @@ def random_probability(seed: int) -> np.ndarray:
 
 
 def test_a_border_is_as_likely_as_its_rule_says():
-    agglomeration = Agglomeration(rule_of("mean probability"), None)
     regions = find_regions(three_cells())
     assert regions.count == 3
-    closed = agglomeration.close(regions)
+    closed = round_of("mean probability").close(regions, find_borders(regions))
     # The mean over the border is of its darker pixels, and the logistic function undoes the logit.
     assert closed[:, 7] == pytest.approx(0.7, abs=1e-6)
     assert closed[:, 15] == pytest.approx(0.2, abs=1e-6)
@@ -68,10 +74,12 @@ def test_features_are_measured_on_the_border_and_its_two_regions():
     )
 
 
-def test_a_rule_on_other_features_is_refused():
-    values = Agglomeration(rule_of("length"), None).as_dict()
-    with pytest.raises(ValueError, match="other features of a border"):
-        Agglomeration.from_dict({**values, "features": values["features"][1:]})
+def test_a_rule_of_another_version_is_refused():
+    values = Agglomeration((round_of("length"),)).as_dict()
+    # Before there were rounds, a rule stood for itself.
+    for other in ({**values, "features": values["features"][1:]}, {"features": values["features"], "alone": {}}):
+        with pytest.raises(ValueError, match="judges borders otherwise"):
+            Agglomeration.from_dict(other)
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.3, 0.95), st.booleans())
@@ -101,6 +109,12 @@ def brute_force_groups(borders, likely, threshold):
         group[group == b] = a
 
 
+def merged_of(regions, merged):
+    """The one merged region that each region became part of."""
+    found = [np.unique(merged.labels[regions.labels == region]) for region in range(1, regions.count + 1)]
+    return np.array(found)[:, 0]
+
+
 @given(seed=st.integers(0, 10_000), threshold=st.floats(0.05, 0.95))
 def test_components_above_a_threshold_are_the_regions_that_mean_linkage_merges(seed, threshold):
     regions = find_regions(random_probability(seed))
@@ -108,18 +122,22 @@ def test_components_above_a_threshold_are_the_regions_that_mean_linkage_merges(s
     if not len(borders.pairs):
         return
     # Means have no ties, which leave the order of merging open.
-    agglomeration = Agglomeration(rule_of("mean probability"), None)
-    group = brute_force_groups(borders, agglomeration.alone(borders.features), threshold)
-    components, _ = ndimage.label(agglomeration.close(regions) > threshold)
+    by_probability = round_of("mean probability", threshold)
+    closed = by_probability.close(regions, borders)
+    group = brute_force_groups(borders, by_probability.alone(borders.features), threshold)
+    components, _ = ndimage.label(closed > threshold)
     expected = np.where(components > 0, group[regions.labels - 1] + 1, 0)
     # A component lies in one group; a group is several only where a region is a pixel wide.
     for number in range(1, components.max() + 1):
         assert len(np.unique(expected[components == number])) == 1
     first, second = borders.pairs.T
     level = np.full(len(borders.pairs), np.inf)
-    np.minimum.at(level, borders.edges, agglomeration.close(regions).ravel()[borders.pixels])
+    np.minimum.at(level, borders.edges, closed.ravel()[borders.pixels])
     apart = group[first] != group[second]
     assert (level[apart] <= threshold).all()
+    merged = by_probability.merge(regions, borders)
+    assert merged.count == len(np.unique(group))
+    np.testing.assert_array_equal(apart, np.diff(merged_of(regions, merged)[borders.pairs])[:, 0] != 0)
 
 
 def test_overlap_is_the_shared_part_of_what_two_regions_lie_over():
@@ -172,27 +190,48 @@ def test_the_rule_is_the_logistic_regression_of_its_features(faint):
     features = np.array(features)
     standard = (features - features.mean(axis=0)) / features.std(axis=0)
     reference = LogisticRegression(C=1 / 3, tol=1e-8, max_iter=1000).fit(standard, one_cell)
-    np.testing.assert_allclose(agglomeration.alone(features), reference.predict_proba(standard)[:, 1], atol=1e-3)
+    first = agglomeration.rounds[0]
+    np.testing.assert_allclose(first.alone(features), reference.predict_proba(standard)[:, 1], atol=1e-3)
     # The single section has no neighbours to learn from, and needs none.
-    assert agglomeration.among_neighbours is not None
-    assert learn_agglomeration([(probability[:1], labels[:1])]).among_neighbours is None
+    assert first.among_neighbours is not None
+    assert learn_agglomeration([(probability[:1], labels[:1])]).rounds[0].among_neighbours is None
+
+
+def test_each_round_begins_with_what_the_one_before_has_merged(faint):
+    probability, labels = faint
+    agglomeration = learn_agglomeration([(probability[:8], labels[:8])])
+    assert [step.down_to for step in agglomeration.rounds] == [0.95, 0.8, 0.5]
+    cut = stack = [find_regions(section) for section in probability[8:]]
+    for step in agglomeration.rounds:
+        borders = [find_borders(here, stack[max(z - 1, 0) : z] + stack[z + 1 : z + 2]) for z, here in enumerate(stack)]
+        closed = [step.close(*each) for each in zip(stack, borders, strict=True)]
+        stack = [step.merge(*each) for each in zip(stack, borders, strict=True)]
+    assert sum(regions.count for regions in stack) < sum(regions.count for regions in cut)
+    np.testing.assert_array_equal(agglomeration.close_stack(probability[8:]), closed)
+    # Sections are asked for in rising order, with or without gaps.
+    for wanted in (range(4), [2, 3], [0, 3]):
+        asked = []
+        lazy = ClosedStack(agglomeration, lambda z, asked=asked: (asked.append(z), probability[8 + z])[1], 4)
+        for z in wanted:
+            found, cells = lazy.section(z)
+            np.testing.assert_array_equal(found, probability[8 + z])
+            np.testing.assert_array_equal(cells, closed[z])
+        assert wanted == [0, 3] or sorted(asked) == [0, 1, 2, 3], "predicted twice"
+
+
+def test_rounds_end_where_nothing_is_left_to_merge():
+    labels = np.zeros((2, 8, 23), bool)
+    labels[:, :, :15], labels[:, :, 16:] = True, True
+    probability = np.stack([three_cells()] * 2)
+    agglomeration = learn_agglomeration([(probability, labels)])
+    assert [step.down_to for step in agglomeration.rounds] == [0.95, MERGE_THRESHOLD]
+    assert [ndimage.label(section > MERGE_THRESHOLD)[1] for section in agglomeration.close_stack(probability)] == [2, 2]
 
 
 def test_nothing_to_learn_from_is_an_error_and_nothing_to_close_is_not():
     blank = np.full((2, 16, 16), 0.5, np.float32)
     with pytest.raises(ValueError, match="no border inside a cell"):
         learn_agglomeration([(blank, blank > 0)])
-    agglomeration = Agglomeration(rule_of("mean probability"), None)
+    agglomeration = Agglomeration((round_of("mean probability"),))
     assert (agglomeration.close_stack(blank) == 0).all()
     assert (agglomeration.close_stack(np.ones((1, 16, 16), np.float32)) == 1).all()
-
-
-def test_a_stack_is_cut_with_the_sections_before_and_after(faint):
-    probability, _ = faint
-    for count in (1, 2, 4):
-        for z, (regions, neighbours) in enumerate(cut_stack(iter(probability[:count]))):
-            assert (regions.probability == probability[z]).all()
-            expected = [other for other in (z - 1, z + 1) if 0 <= other < count]
-            assert len(neighbours) == len(expected)
-            for neighbour, other in zip(neighbours, expected, strict=True):
-                assert (neighbour.labels == find_regions(probability[other]).labels).all()
