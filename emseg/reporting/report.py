@@ -107,7 +107,8 @@ def read_runs(*folders: Path) -> list[EvaluatedRun]:
 def ablations(runs: list[EvaluatedRun]) -> pd.DataFrame:
     """What each change was worth: runs named FAMILY/CHANGE minus the run named FAMILY, paired by section.
 
-    Runs with agglomeration are compared with thresholding of the same probability.
+    A change may be another way to score the same trained networks. Runs with agglomeration are compared with
+    thresholding of the same probability.
 
     Columns model, protocol, change, metric, mean, low, high, p_value, runs; `mean` is the change's effect.
     """
@@ -125,7 +126,7 @@ def ablations(runs: list[EvaluatedRun]) -> pd.DataFrame:
         family, _, change = variation.partition("/")
         changed, base = (
             {
-                (r.metrics["fold"], r.metrics["seed"]): r.scores
+                (r.metrics["fold"], r.metrics["seed"]): r
                 for r in runs
                 if (r.model, r.metrics["protocol"], r.variation) == (model, protocol, name)
             }
@@ -133,11 +134,14 @@ def ablations(runs: list[EvaluatedRun]) -> pd.DataFrame:
         )
         common = sorted(changed.keys() & base.keys())
         if change and common:
-            compare(model, protocol, change, [changed[key] for key in common], [base[key] for key in common])
-        agglomerated = [scores for scores in changed.values() if set(THRESHOLDED_METRICS) <= set(scores.per_section)]
-        if agglomerated:
-            label = f"{variation.lstrip('/')}: cells by threshold" if variation else "cells by threshold"
-            thresholded = [_thresholded(scores) for scores in agglomerated]
+            same_networks = all(changed[key].facts["id"] == base[key].facts["id"] for key in common)
+            pairs = [changed[key].scores for key in common], [base[key].scores for key in common]
+            compare(model, protocol, change, *pairs, same_networks=same_networks)
+        scores = [run.scores for run in base.values()]
+        agglomerated = [each for each in scores if set(THRESHOLDED_METRICS) <= set(each.per_section)]
+        if agglomerated and not change:
+            label = f"{family}: cells by threshold" if family else "cells by threshold"
+            thresholded = [_thresholded(each) for each in agglomerated]
             compare(model, protocol, label, thresholded, agglomerated, same_networks=True)
     return pd.DataFrame(rows)
 
@@ -285,8 +289,10 @@ def _effect(row: Any) -> int:
 
 
 def _cost_text(runs: list[EvaluatedRun]) -> str:
+    # A training that was scored in several ways cost once.
+    runs = list({run.facts["id"]: run for run in sorted(runs, key=lambda run: run.variation, reverse=True)}.values())
     rows = []
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run.place):
         facts = run.facts
         flop, seconds = facts["flop_per_crop"] * facts["images_seen"], facts["training_seconds"]
         lineage = facts["lineage"]

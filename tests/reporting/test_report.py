@@ -1,5 +1,6 @@
 import json
 import shutil
+import uuid
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from emseg.metrics import score_stack
 from emseg.metrics.scoring import Scores
 from emseg.models import catalog_entry
 from emseg.reporting.report import ablations, read_runs, write_report
+from emseg.training.record import RunRecord
 
 
 def make_run(folder, name, error, protocol="heldout", seed=0, model="unet2", variation="", profile="best"):
@@ -23,6 +25,7 @@ def make_run(folder, name, error, protocol="heldout", seed=0, model="unet2", var
     for part in ("training", "evaluation"):
         (run / part).mkdir(parents=True)
     facts = {
+        "id": uuid.uuid4().hex,
         "model": model,
         "fold": 0,
         "seed": seed,
@@ -85,6 +88,19 @@ def test_agglomeration_is_compared_with_thresholds_on_the_same_runs(tmp_path):
     table = ablations(read_runs(tmp_path)).set_index("metric")
     assert set(table["change"]) == {"cells by threshold"}
     assert table["mean"].to_dict() == pytest.approx({"v_rand": -0.015, "v_info": 0.02, "pixel_error": 0.0})
+
+
+def test_another_way_to_score_the_same_networks_is_no_other_training(tmp_path):
+    for seed in (0, 1):
+        make_run(tmp_path, f"run{seed}", 0.05 * (1 + seed), seed=seed)
+        shutil.copytree(tmp_path / f"run{seed}", tmp_path / f"other{seed}")
+        RunRecord.open(tmp_path / f"other{seed}").update(variation="/other cells")
+    table = ablations(read_runs(tmp_path))
+    # Were the seeds drawn apart, the interval would be as wide as the networks differ.
+    assert (table[["mean", "low", "high"]] == 0).all(axis=None)
+    text = write_report([tmp_path], tmp_path / "report", "Cortex", "make everything").read_text()
+    assert text.count("| unet2 (best) heldout | 0 |") == 2
+    assert "4 minutes in all" in text
 
 
 def test_a_change_is_compared_on_the_seeds_that_both_have(tmp_path):
