@@ -38,7 +38,7 @@ from emseg.training.record import RunRecord
 _FIGURE_METRICS = ["v_rand", "v_info", "pixel_error"]
 _ABLATION_METRICS = ("v_rand", "v_info", "pixel_error")
 _MOST_CURVES = 8
-"""Learning curves that a reader can tell apart; of more runs only the first fold and seed of each model are shown."""
+"""Learning curves that a reader can tell apart; of more, those of the first fold and seed of each recipe are shown."""
 _PUBLISHED = pd.DataFrame(
     [
         ("best published (SFCNN, mutex watershed; about)", "0.987-0.988", "0.991-0.992", "0.058"),
@@ -209,14 +209,23 @@ def _keep_records(runs: list[EvaluatedRun], folder: Path) -> None:
 def _figures(folder: Path, name: str, board: Board, runs: list[EvaluatedRun], first: bool) -> str:
     models = [row for row in board.rows if "runs" in row]
     save_figure(comparison_figure(board.title, models, _FIGURE_METRICS), folder / f"{name}-comparison.png")
+    runs = _trainings(runs)
     if len(runs) > _MOST_CURVES:
-        runs = list({run.model: run for run in reversed(runs) if not run.variation}.values())[::-1]
+        runs = list({(run.model, run.variation): run for run in reversed(runs)}.values())[::-1]
+    if len(runs) > _MOST_CURVES:
+        runs = [run for run in runs if not run.variation]
     histories = {
         f"{_run_title(run)} fold {run.metrics['fold']} seed {run.metrics['seed']}": run.record.history() for run in runs
     }
     save_figure(learning_curves_figure(board.title, histories), folder / f"{name}-curves.png")
     heading = "## Figures\n\n" if first else ""
     return f"{heading}![scores, {board.title}]({name}-comparison.png)\n\n![curves, {board.title}]({name}-curves.png)"
+
+
+def _trainings(runs: list[EvaluatedRun]) -> list[EvaluatedRun]:
+    """Each training once, however often it was scored."""
+    plain_last = sorted(runs, key=lambda run: run.variation, reverse=True)
+    return sorted({run.facts["id"]: run for run in plain_last}.values(), key=lambda run: run.place)
 
 
 def _run_title(run: EvaluatedRun) -> str:
@@ -289,10 +298,9 @@ def _effect(row: Any) -> int:
 
 
 def _cost_text(runs: list[EvaluatedRun]) -> str:
-    # A training that was scored in several ways cost once.
-    runs = list({run.facts["id"]: run for run in sorted(runs, key=lambda run: run.variation, reverse=True)}.values())
+    runs = _trainings(runs)
     rows = []
-    for run in sorted(runs, key=lambda run: run.place):
+    for run in runs:
         facts = run.facts
         flop, seconds = facts["flop_per_crop"] * facts["images_seen"], facts["training_seconds"]
         lineage = facts["lineage"]
