@@ -11,32 +11,28 @@ records/        the runs without weights and pictures, from which the report can
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from emseg.errors import InputError
 from emseg.files import atomic_folder, write_text
-from emseg.metrics.scoring import LOWER_IS_BETTER, THRESHOLDED_METRICS, Scores
+from emseg.metrics.scoring import LOWER_IS_BETTER
 from emseg.models import catalog_entry
-from emseg.reporting.comparison import paired_difference
-from emseg.reporting.evaluation import EVALUATION_TABLES, read_evaluation
+from emseg.reporting.ablation import ablation_text, ablations
+from emseg.reporting.evaluation import EVALUATION_TABLES
 from emseg.reporting.figures import comparison_figure, learning_curves_figure, save_figure
 from emseg.reporting.leaderboard import (
     STUDY_PROTOCOL,
     Board,
     as_markdown,
     as_numbers,
-    find_evaluations,
     make_boards,
     markdown_table,
 )
-from emseg.training.record import RunRecord
+from emseg.reporting.runs import EvaluatedRun, read_runs
 
 _FIGURE_METRICS = ["v_rand", "v_info", "pixel_error"]
-_ABLATION_METRICS = ("v_rand", "v_info", "pixel_error")
 _MOST_CURVES = 8
 """Learning curves that a reader can tell apart; of more, those of the first fold and seed of each recipe are shown."""
 _PUBLISHED = pd.DataFrame(
@@ -50,105 +46,6 @@ _PUBLISHED = pd.DataFrame(
     columns=["entry", "V_rand", "V_info", "pixel error"],
 )
 """On the challenge's own test stack (Arganda-Carreras et al. 2015 and the challenge's server)."""
-
-
-@dataclass(frozen=True)
-class EvaluatedRun:
-    """One run with its scores; `place` is where it lies below the folder that was searched."""
-
-    place: Path
-    folder: Path
-    record: RunRecord
-    facts: dict[str, Any]
-    metrics: dict[str, Any]
-    table: pd.DataFrame
-
-    @property
-    def model(self) -> str:
-        """The model and, where the run came from a list of jobs, its profile."""
-        profile = self.facts.get("profile")
-        return f"{self.facts['model']} ({profile})" if profile else self.facts["model"]
-
-    @property
-    def variation(self) -> str:
-        """What a list of jobs calls this variation of the profile: FAMILY, FAMILY/CHANGE, or nothing."""
-        return self.facts.get("variation") or ""
-
-    @property
-    def scores(self) -> Scores:
-        """Scores per section, with the seed."""
-        table = self.table.assign(seed=self.metrics["seed"])
-        return Scores(self.metrics["protocol"], self.metrics["data_digest"], table)
-
-
-def read_runs(*folders: Path) -> list[EvaluatedRun]:
-    """Every evaluated run below `folders`; where two have one at the same place, that of the later folder.
-
-    Raises:
-        InputError: a run's files are damaged or missing.
-    """
-    evaluations = {
-        evaluation.parent.relative_to(folder): evaluation
-        for folder in folders
-        for evaluation in find_evaluations(folder)
-    }
-    runs = []
-    for place, evaluation in sorted(evaluations.items()):
-        record = RunRecord.open(evaluation.parent)
-        try:
-            metrics, table, _ = read_evaluation(evaluation)
-            runs.append(EvaluatedRun(place, evaluation, record, record.read(), metrics, table))
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{evaluation.parent} is damaged ({reason}); evaluate it again or remove it") from error
-    return runs
-
-
-def ablations(runs: list[EvaluatedRun]) -> pd.DataFrame:
-    """What each change was worth: runs named FAMILY/CHANGE minus the run named FAMILY, paired by section.
-
-    A change may be another way to score the same trained networks. Runs with agglomeration are compared with
-    thresholding of the same probability.
-
-    Columns model, protocol, change, metric, mean, low, high, p_value, runs; `mean` is the change's effect.
-    """
-    rows: list[dict[str, Any]] = []
-
-    def compare(
-        model: str, protocol: str, change: str, changed: list[Scores], base: list[Scores], same_networks: bool = False
-    ) -> None:
-        for metric in _ABLATION_METRICS:
-            difference = vars(paired_difference(_pooled(changed), _pooled(base), metric, same_networks=same_networks))
-            row = {"model": model, "protocol": protocol, "change": change, "runs": len(base)}
-            rows.append(row | {key: difference[key] for key in ("metric", "mean", "low", "high", "p_value")})
-
-    for model, protocol, variation in sorted({(r.model, r.metrics["protocol"], r.variation) for r in runs}):
-        family, _, change = variation.partition("/")
-        changed, base = (
-            {
-                (r.metrics["fold"], r.metrics["seed"]): r
-                for r in runs
-                if (r.model, r.metrics["protocol"], r.variation) == (model, protocol, name)
-            }
-            for name in (variation, family)
-        )
-        common = sorted(changed.keys() & base.keys())
-        if change and common:
-            same_networks = all(changed[key].facts["id"] == base[key].facts["id"] for key in common)
-            pairs = [changed[key].scores for key in common], [base[key].scores for key in common]
-            compare(model, protocol, change, *pairs, same_networks=same_networks)
-        scores = [run.scores for run in base.values()]
-        agglomerated = [each for each in scores if set(THRESHOLDED_METRICS) <= set(each.per_section)]
-        if agglomerated and not change:
-            label = f"{family}: cells by threshold" if family else "cells by threshold"
-            thresholded = [_thresholded(each) for each in agglomerated]
-            compare(model, protocol, label, thresholded, agglomerated, same_networks=True)
-    return pd.DataFrame(rows)
-
-
-def _thresholded(scores: Scores) -> Scores:
-    own = {name.removesuffix("_thresholded"): scores.per_section[name] for name in THRESHOLDED_METRICS}
-    return replace(scores, per_section=scores.per_section.assign(**own))
 
 
 def write_report(runs_folders: list[Path], folder: Path, title: str, command: str) -> Path:
@@ -185,7 +82,7 @@ def write_report(runs_folders: list[Path], folder: Path, title: str, command: st
     parts[-1] += markdown_table(_PUBLISHED)
     table = ablations(runs)
     if len(table):
-        parts.append(_ablation_text(table))
+        parts.append(ablation_text(table))
         write_text(folder / "ablations.csv", table.to_csv(index=False, float_format="%.6f"))
     parts.append(_cost_text(runs))
     write_text(folder / "models.csv", as_numbers(boards).to_csv(index=False, float_format="%.6f"))
@@ -264,39 +161,6 @@ def study_text(board: Board, architectures: dict[str, str]) -> str:
     )
 
 
-def _ablation_text(table: pd.DataFrame) -> str:
-    shown = pd.DataFrame({key: table[key] for key in ("model", "protocol", "change", "runs", "metric")})
-    shown["difference"] = [f"{r.mean:+.4f} [{r.low:+.4f}, {r.high:+.4f}]" for r in table.itertuples()]
-    wide = shown.pivot(index=["model", "protocol", "change", "runs"], columns="metric", values="difference")
-    wide = wide.reset_index()[["model", "protocol", "change", "runs", *_ABLATION_METRICS]]
-    verdicts: dict[str, list[str]] = {}
-    for change, rows in table.groupby("change", sort=False):
-        effects = [_effect(row) for row in rows.itertuples()]
-        verdict = (
-            "Makes something better and something else worse"
-            if {-1, 1} <= set(effects)
-            else "Makes something worse"
-            if -1 in effects
-            else "Makes something better and nothing worse"
-            if 1 in effects
-            else "No effect that these sections can show"
-        )
-        verdicts.setdefault(verdict, []).append(str(change))
-    sentences = [f"{verdict}: {'; '.join(changes)}." for verdict, changes in verdicts.items()]
-    return (
-        "## What each ingredient is worth\n\nEffect of one change of a recipe: changed minus unchanged, same "
-        "sections and seeds, 95 % interval over sections and seeds.\n\n"
-        f"{markdown_table(wide)}\n\n{' '.join(sentences)}"
-    )
-
-
-def _effect(row: Any) -> int:
-    """1 where a change helps beyond its interval, -1 where it harms, 0 where neither can be said."""
-    if row.low <= 0 <= row.high:
-        return 0
-    return 1 if (row.mean < 0) == (row.metric in LOWER_IS_BETTER) else -1
-
-
 def _cost_text(runs: list[EvaluatedRun]) -> str:
     runs = _trainings(runs)
     rows = []
@@ -336,7 +200,3 @@ def _sections(runs: list[EvaluatedRun]) -> pd.DataFrame:
     table = pd.concat(tables)
     first = ["model", "variation", *keys, "section"]
     return table[[*first, *(column for column in table if column not in first)]]
-
-
-def _pooled(scores: list[Scores]) -> Scores:
-    return replace(scores[0], per_section=pd.concat([part.per_section for part in scores]))

@@ -1,93 +1,15 @@
-import json
 import shutil
-import uuid
 
-import numpy as np
 import pandas as pd
 import pytest
+from evaluated import make_run
 
 from emseg.errors import InputError
-from emseg.metrics import score_stack
-from emseg.metrics.scoring import Scores
 from emseg.models import catalog_entry
-from emseg.reporting.report import ablations, read_runs, write_report
+from emseg.reporting.ablation import ablations
+from emseg.reporting.report import write_report
+from emseg.reporting.runs import read_runs
 from emseg.training.record import RunRecord
-
-
-def make_run(folder, name, error, protocol="heldout", seed=0, model="unet2", variation="", profile="best"):
-    """A run whose prediction has a share `error` of its pixels wrong, as it lies on disk."""
-    label = np.random.default_rng(9).random((5, 40, 40)) < 0.8
-    wrong = np.random.default_rng(seed).random(label.shape) < error
-    table = score_stack(label ^ wrong, label)
-    table["v_rand_oracle"], table["v_info_oracle"] = table["v_rand"], table["v_info"]
-    scores = Scores(protocol, "d" * 32, table)
-    run = folder / name
-    for part in ("training", "evaluation"):
-        (run / part).mkdir(parents=True)
-    facts = {
-        "id": uuid.uuid4().hex,
-        "model": model,
-        "fold": 0,
-        "seed": seed,
-        "profile": profile,
-        "variation": variation,
-        "epochs": 2,
-        "training_seconds": 120.0,
-        "flop_per_crop": 10**9,
-        "images_seen": 2400,
-        "settings": {"architecture": model},
-        "lineage": {
-            "device": "a box",
-            "threads": 2,
-            "packages": {"torch": "2"},
-            "git_commit": "c" * 40,
-            "git_dirty": False,
-        },
-    }
-    (run / "training" / "record.json").write_text(json.dumps(facts))
-    (run / "training" / "history.csv").write_text("epoch,train_loss,validation_pixel_error\n1,0.5,0.2\n2,0.3,0.1\n")
-    metrics = {
-        "model": model,
-        "dataset": "cortex",
-        "protocol": protocol,
-        "leaks": scores.leaks,
-        "data_digest": "d" * 32,
-        "fold": 0,
-        "seed": seed,
-        "threshold": 0.7,
-        "collapsed": False,
-        "parameters": 1234,
-        "seconds_per_epoch": 60.0,
-        **scores.summary(),
-    }
-    (run / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
-    table.to_csv(run / "evaluation" / "scores.csv", index=False)
-    table.assign(model="baseline: threshold").to_csv(run / "evaluation" / "baselines.csv", index=False)
-    return table
-
-
-def test_the_effect_of_a_change_is_changed_minus_unchanged(tmp_path):
-    base = [make_run(tmp_path, f"base{seed}", 0.05, seed=seed, variation="short") for seed in (0, 1)]
-    worse = [make_run(tmp_path, f"worse{seed}", 0.10, seed=seed, variation="short/no average") for seed in (0, 1)]
-    make_run(tmp_path, "other", 0.01, variation="", seed=7)
-    table = ablations(read_runs(tmp_path))
-    assert set(table["change"]) == {"no average"}
-    assert set(table["runs"]) == {2}
-    effect = table[table["metric"] == "pixel_error"].iloc[0]
-    expected = pd.concat(worse)["pixel_error"].mean() - pd.concat(base)["pixel_error"].mean()
-    assert effect["mean"] == pytest.approx(expected)
-    assert effect["low"] > 0.03
-
-
-def test_agglomeration_is_compared_with_thresholds_on_the_same_runs(tmp_path):
-    tables = [make_run(tmp_path, f"run{seed}", 0.05, seed=seed) for seed in (0, 1)]
-    for seed, table in enumerate(tables):
-        table["v_rand_thresholded"] = table["v_rand"] - 0.01 * (1 + seed)
-        table["v_info_thresholded"] = table["v_info"] + 0.02
-        table.to_csv(tmp_path / f"run{seed}" / "evaluation" / "scores.csv", index=False)
-    table = ablations(read_runs(tmp_path)).set_index("metric")
-    assert set(table["change"]) == {"cells by threshold"}
-    assert table["mean"].to_dict() == pytest.approx({"v_rand": -0.015, "v_info": 0.02, "pixel_error": 0.0})
 
 
 def test_another_way_to_score_the_same_networks_is_no_other_training(tmp_path):
@@ -101,15 +23,6 @@ def test_another_way_to_score_the_same_networks_is_no_other_training(tmp_path):
     text = write_report([tmp_path], tmp_path / "report", "Cortex", "make everything").read_text()
     assert text.count("| unet2 (best) heldout | 0 |") == 2
     assert "4 minutes in all" in text
-
-
-def test_a_change_is_compared_on_the_seeds_that_both_have(tmp_path):
-    make_run(tmp_path, "base0", 0.05, seed=0, variation="short")
-    make_run(tmp_path, "base1", 0.20, seed=1, variation="short")
-    make_run(tmp_path, "same0", 0.05, seed=0, variation="short/nothing")
-    table = ablations(read_runs(tmp_path))
-    assert (table["mean"] == 0).all()
-    assert (table["runs"] == 1).all()
 
 
 def test_the_report_holds_every_table_and_figure(tmp_path):
