@@ -61,7 +61,7 @@ def _changes(runs: list[EvaluatedRun]) -> list[_Change]:
         )
         common = sorted(changed.keys() & base.keys())
         if change and common:
-            with_it, without = (_pooled([runs[key].scores for key in common]) for runs in (changed, base))
+            with_it, without = (_pooled([part[key].scores for key in common]) for part in (changed, base))
             same_networks = all(changed[key].facts["id"] == base[key].facts["id"] for key in common)
             changes.append(_Change(model, protocol, change, with_it, without, len(common), same_networks))
         scores = [run.scores for run in base.values()]

@@ -232,6 +232,6 @@ def test_nothing_to_learn_from_is_an_error_and_nothing_to_close_is_not():
     blank = np.full((2, 16, 16), 0.5, np.float32)
     with pytest.raises(ValueError, match="no border inside a cell"):
         learn_agglomeration([(blank, blank > 0)])
-    agglomeration = Agglomeration((round_of("mean probability"),))
+    agglomeration = Agglomeration((round_of("mean probability", 0.8), round_of("mean probability")))
     assert (agglomeration.close_stack(blank) == 0).all()
     assert (agglomeration.close_stack(np.ones((1, 16, 16), np.float32)) == 1).all()
