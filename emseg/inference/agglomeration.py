@@ -161,7 +161,7 @@ class ClosedStack:
 
 
 def learn_agglomeration(stacks: Iterable[tuple[Iterable[np.ndarray], np.ndarray]]) -> Agglomeration:
-    """Learn from labelled sections which borders between regions are inside a cell.
+    """Learn from labelled sections which borders between regions are inside a cell; holds the regions of all.
 
     Args:
         stacks: of consecutive sections: their probabilities, float (Y, X) in [0, 1], one after the other, and their
