@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emseg.errors import InputError, RunError
+from emseg.errors import InputError, ending
 from emseg.settings import CellMethod
 
 if TYPE_CHECKING:
@@ -36,9 +36,11 @@ def main() -> None:
     """Run the command; bad input becomes one sentence and exit code 2, work that failed one and exit code 1."""
     try:
         app()
-    except (InputError, RunError) as error:
-        print(f"emseg: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
+    except Exception as error:
+        if (known := ending(error)) is None:
+            raise
+        print(f"emseg: {known[0]}", file=sys.stderr)
+        sys.exit(known[1])
 
 
 @data_app.command("add")

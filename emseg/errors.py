@@ -1,5 +1,7 @@
 """The errors that end a command with one sentence instead of a traceback."""
 
+import errno
+
 
 class InputError(ValueError):
     """Bad input: one sentence that says what is wrong, in which file or field, and what would be right.
@@ -10,3 +12,17 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """The input was right but the work could not be finished: one sentence, exit code 1."""
+
+
+def ending(error: Exception) -> tuple[str, int] | None:
+    """The sentence and the exit code with which a command ends at an error; None: it is a defect, to be seen whole."""
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, RunError):
+        return str(error), 1
+    if isinstance(error, OSError) and error.errno is not None:
+        # Places that cannot be read, and writers that have no sentence of their own.
+        where = f"{error.filename}: " if error.filename else ""
+        no_room = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+        return f"{where}{(error.strerror or str(error)).lower()}", 1 if no_room else 2
+    return None

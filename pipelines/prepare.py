@@ -1,7 +1,7 @@
 """Stage prepare: check the labelled sections and the settings, and hand the sections to DVC."""
 
 from emseg.data.check import check_stack, require_sound
-from emseg.data.sources import load_source, write_source
+from emseg.data.sources import SOURCE_FILES, load_source, write_source
 from emseg.files import atomic_folder, write_json
 from emseg.training.run import check_settings
 from pipelines.stage import PREPARED, current_settings, run_stage
@@ -14,7 +14,7 @@ def main() -> None:
     report = check_stack(source.images, source.labels)
     require_sound(report, source.name)
     check_settings(settings, source, settings.benchmark)
-    with atomic_folder(PREPARED) as folder:
+    with atomic_folder(PREPARED, (*SOURCE_FILES, "prepared.json")) as folder:
         write_source(folder, source)
         write_json(folder / "prepared.json", {"source": source.name, "digest": source.digest, **report.facts})
     for name, fact in report.facts.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from emseg.data.augmented import AugmentedSet, augmented_identity, read_augmented
 from emseg.data.sources import Source, read_source
-from emseg.errors import InputError, RunError
+from emseg.errors import ending
 from emseg.settings import Settings, load_settings
 from emseg.training.record import RunRecord, run_name
 from emseg.training.run import augmented_folder, split_of
@@ -23,9 +23,11 @@ def run_stage(stage: Callable[[], None]) -> None:
     """Run a stage; bad input becomes one sentence and exit code 2, work that failed one and exit code 1."""
     try:
         stage()
-    except (InputError, RunError) as error:
-        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
-        raise SystemExit(2 if isinstance(error, InputError) else 1) from None
+    except Exception as error:
+        if (known := ending(error)) is None:
+            raise
+        print(f"{Path(sys.argv[0]).stem}: {known[0]}", file=sys.stderr)
+        raise SystemExit(known[1]) from None
 
 
 def prepared_source(settings: Settings) -> Source:

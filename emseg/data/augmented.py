@@ -19,6 +19,8 @@ from emseg.errors import InputError
 from emseg.files import atomic_folder, write_json
 from emseg.settings import AugmentedSetSettings
 
+_FILES = ("images.tif", "labels.tif", "separation.tif", "augmented.json")
+
 
 @dataclass(frozen=True)
 class AugmentedSet:
@@ -100,7 +102,7 @@ def no_augmented(source: Source, split: Split, settings: AugmentedSetSettings) -
 
 def write_augmented(folder: Path, augmented: AugmentedSet) -> None:
     """Write images.tif, labels.tif, separation.tif and augmented.json, whole or not at all."""
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, _FILES) as temporary:
         write_stack(temporary / "images.tif", augmented.images)
         write_stack(temporary / "labels.tif", augmented.labels)
         write_stack(temporary / "separation.tif", augmented.separations)

@@ -21,6 +21,8 @@ from emseg.errors import InputError
 from emseg.files import atomic_folder
 
 SOURCES_FOLDER = Path("data/sources")
+SOURCE_FILES = ("images.tif", "labels.tif", "test-volume.tif", "test-labels.tif")
+"""What `write_source` writes."""
 
 ISBI2012_URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
 ISBI2012_PIXELS = {
@@ -126,7 +128,7 @@ def add_source(name: str, origin: Path | None, folder: Path = SOURCES_FOLDER, pr
     else:
         require_sound(check_stack(*read_images_and_labels(origin)), str(origin))
         source = read_source(origin, name)
-    with atomic_folder(folder / name) as temporary:
+    with atomic_folder(folder / name, SOURCE_FILES) as temporary:
         write_source(temporary, source)
     return folder / name
 
@@ -184,7 +186,7 @@ def _downloaded(folder: Path, progress: Progress | None) -> Source:
     archive = folder / ".isbi2012.zip"
     if not archive.exists():
         download(ISBI2012_URL, archive, progress)
-    with atomic_folder(folder / ".isbi2012") as temporary:
+    with atomic_folder(folder / ".isbi2012", ("*.tif",)) as temporary:
         try:
             with zipfile.ZipFile(archive) as contents:
                 for member in contents.infolist():

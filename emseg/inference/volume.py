@@ -149,10 +149,10 @@ def _assemble(partial: Path, sections: Sections, target: Path, output: Output) -
         return np.load(partial / f"{z:06d}.npy", mmap_mode="r")
 
     if sections.kind == "zarr":
-        with atomic_folder(target) as folder:
+        with atomic_folder(target, ()) as folder:
             _write_zarr(folder, sections, result, output)
     elif sections.kind == "folder":
-        with atomic_folder(target) as folder:
+        with atomic_folder(target, ()) as folder:
             for z, name in enumerate(sections.names):
                 _write_tiff(folder / f"{Path(name).stem}.tif", sections, [result(z)], output)
     else:

@@ -56,6 +56,19 @@ AGGLOMERATION_FILE = "agglomeration.json"
 CELLS_FILE = "cells.tif"
 EVALUATION_TABLES = ("metrics.json", "scores.csv", "baselines.csv")
 """What `read_evaluation` reads."""
+OWN_FILES = (
+    *EVALUATION_TABLES,
+    AGGLOMERATION_FILE,
+    CELLS_FILE,
+    "thresholds.csv",
+    "probability.tif",
+    "curves.png",
+    "thresholds.png",
+    "panels/section-*.png",
+    "overlays/worst.png",
+    "overlays/best.png",
+)
+"""Everything that is written to an `evaluation` folder."""
 _PANELS = 6
 
 
@@ -163,7 +176,7 @@ def evaluate_record(
         "seconds_per_epoch": facts["seconds_per_epoch"],
         **scores.summary(),
     }
-    with atomic_folder(evaluation_folder(record)) as folder:
+    with atomic_folder(evaluation_folder(record), OWN_FILES) as folder:
         per_section.to_csv(folder / "scores.csv", index=False, float_format="%.6f", lineterminator="\n")
         write_json(folder / "metrics.json", metrics)
         baselines = score_baselines(data)
@@ -188,7 +201,7 @@ def draw_evaluation(record: RunRecord, source: Source, augmented: AugmentedSet) 
     data = fold_data(source, _split(record, source), augmented, record.read()["seed"])
     before = evaluation_folder(record)
     read_evaluation(before)
-    with atomic_folder(before) as folder:
+    with atomic_folder(before, OWN_FILES) as folder:
         shutil.copytree(before, folder, dirs_exist_ok=True)
         _draw(folder, record, data)
 

@@ -93,7 +93,7 @@ def write_report(runs_folders: list[Path], folder: Path, title: str, command: st
 
 
 def _keep_records(runs: list[EvaluatedRun], folder: Path) -> None:
-    with atomic_folder(folder) as kept:
+    with atomic_folder(folder, ("*/training/*", "*/evaluation/*")) as kept:
         for run in runs:
             files = [run.record.folder / "record.json", run.record.history_file]
             files += [run.folder / name for name in EVALUATION_TABLES]

@@ -68,7 +68,7 @@ def write_package(record: RunRecord, folder: Path) -> None:
         raise InputError(f"{record.folder}: the run is {facts['status']}; only a finished run becomes a model")
     evaluation = evaluation_folder(record)
     metrics, _, _ = read_evaluation(evaluation)
-    with atomic_folder(folder) as package:
+    with atomic_folder(folder, (*_FILES, AGGLOMERATION_FILE)) as package:
         for file in (record.folder / "record.json", record.weights_file):
             shutil.copy(file, package)
         for name in ("metrics.json", "scores.csv", AGGLOMERATION_FILE):

@@ -53,7 +53,7 @@ def unpack_run(path: Path, folder: Path) -> RunRecord:
             if not re.fullmatch(r"[\w-]+", name):
                 raise InputError(f"{path} is damaged: its run is named {name!r}")
             target = folder / name
-            with atomic_folder(target) as temporary:
+            with atomic_folder(target, ("training/*", "evaluation/*", "metrics.json")) as temporary:
                 bundle.extractall(temporary)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is not a packed run: {' '.join(str(error).split())}") from error

@@ -20,6 +20,7 @@ import torch
 from emseg.data.augmented import AugmentedSet, FoldData, fold_data
 from emseg.data.sources import Source
 from emseg.errors import InputError, RunError
+from emseg.files import is_alive
 from emseg.inference import Predictor
 from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_validation
 from emseg.settings import LEAKING_PROTOCOLS, Settings, ValidationMetric
@@ -301,18 +302,8 @@ def _free_trials_of_dead_workers(study: optuna.Study) -> None:
         return
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         worker = trial.user_attrs.get("worker", {})
-        if worker.get("host") != socket.gethostname() or _is_alive(worker["process"]):
+        if worker.get("host") != socket.gethostname() or is_alive(worker["process"]):
             continue
         with suppress(ValueError, RuntimeError):  # another worker was faster
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # another user's, and alive
-    return True
