@@ -108,6 +108,9 @@ def train(
         float | None, typer.Option(help="Stop after so much training time; the schedule fits itself to it.")
     ] = None,
     maximum_steps: Annotated[int | None, typer.Option(help="Stop early, to try a recipe out.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a finished run of other settings in the folder.")
+    ] = False,
 ) -> None:
     """Train one model outside the pipeline. The same command goes on where a killed run stopped.
 
@@ -145,6 +148,7 @@ def train(
             fold,
             seed,
             folder / "training",
+            replace_finished=overwrite,
             after_epoch=mirror,
             maximum_steps=maximum_steps,
         )

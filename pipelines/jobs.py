@@ -28,10 +28,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emseg.data.sources import SOURCES_FOLDER, Source, load_source
 from emseg.errors import InputError, RunError
+from emseg.records.run import FINISHED
 from emseg.reporting.evaluation import evaluate_record, evaluation_folder
 from emseg.settings import ProtocolName, Settings, merge, profile_values, validate_settings
 from emseg.training.bundle import pack_run
-from emseg.training.record import FINISHED, RunRecord, run_name
+from emseg.training.record import RunRecord, run_name
 from emseg.training.run import check_settings, load_or_make_augmented, train_model
 from pipelines.stage import run_stage
 

@@ -28,7 +28,7 @@ def main() -> None:
             arguments.fold,
             arguments.seed,
             folder,
-            keep_finished=False,
+            replace_finished=True,
             after_epoch=mirror,
         )
 

@@ -44,9 +44,10 @@ from emseg.metrics.scoring import (
     score_segments,
 )
 from emseg.metrics.warping import warping_error
+from emseg.records.run import FINISHED
 from emseg.reporting.baselines import score_baselines
 from emseg.settings import CellMethod, ProtocolSettings
-from emseg.training.record import FINISHED, RunRecord
+from emseg.training.record import RunRecord
 
 PIXEL_THRESHOLD = 0.5
 """Of pixel metrics, as in the study. V_info uses the threshold at which it is best on the validation sections, all

@@ -63,7 +63,9 @@ def measure_leak(
         parts = []
         for seed in seeds:
             location = folder / protocol / run_name(model, 0, seed) / "training"
-            record = train_model(model, variant, source, augmented, 0, seed, location, after_epoch=after_epoch)
+            record = train_model(
+                model, variant, source, augmented, 0, seed, location, replace_finished=True, after_epoch=after_epoch
+            )
             evaluate_record(record, source, augmented, cells="threshold")
             parts.append(read_evaluation(evaluation_folder(record))[1].assign(seed=seed))
             if protocol == LEAKING:

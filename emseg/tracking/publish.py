@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emseg.records.run import FAILED, FINISHED
 from emseg.reporting.evaluation import evaluation_folder, metric_means, read_evaluation
 from emseg.settings import LEAKING_PROTOCOLS
 from emseg.tracking.store import StoreUnreachableError, connect
-from emseg.training.record import FAILED, FINISHED, RunRecord
+from emseg.training.record import RunRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

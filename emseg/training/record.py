@@ -1,24 +1,23 @@
 """The run record: the folder that is the source of truth about one training run.
 
-record.json           identity, settings, lineage, status
+record.json           identity, settings, lineage, status, with a checksum
 history.csv           a row per epoch, appended as it happens
 checkpoint.pt         everything a killed run needs to go on, and checkpoint-before.pt the epoch before, should
                       the disk have spoilt the last; removed when the run finishes
-weights.safetensors   the weights to use
+weights.safetensors   the weights to use; record.json has their SHA-256
 """
 
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import os
 import pickle
-import shutil
 import sys
 import uuid
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -31,12 +30,15 @@ from safetensors.torch import load_file, save_file
 
 from emseg.data.normalization import Normalization
 from emseg.errors import InputError, RunError
-from emseg.files import atomic_path, write_json, write_text
+from emseg.files import atomic_path, hold, require_own, write_text, writing
 from emseg.inference import Predictor
 from emseg.models import Network, build_model
+from emseg.records.checked import file_digest, read_checked, write_checked
+from emseg.records.run import FINISHED, RUNNING, Run
 from emseg.training.distributed import available_device
 
-RUNNING, FINISHED, FAILED = "running", "finished", "failed"
+OWN_FILES = ("record.json", "history.csv", "checkpoint.pt", "checkpoint-before.pt", "weights.safetensors")
+"""Everything that a run writes to its folder."""
 
 
 class RunRecord:
@@ -66,51 +68,101 @@ class RunRecord:
                 return cls(candidate)
         raise InputError(f"{folder} holds no run record (record.json); train one with `emseg train`")
 
-    def start(self, identity: dict[str, Any], facts: dict[str, Any], resume_finished: bool) -> None:
-        """Begin, or go on with an unfinished run of the same identity.
+    def start(self, identity: dict[str, Any], facts: dict[str, Any], replace_finished: bool) -> None:
+        """Begin, go on with an unfinished run of the same identity, or keep a finished one.
 
         Args:
             identity: what decides the weights: model, protocol, fold, seed, settings, digests of data and code.
-                A record of another identity in this folder is replaced; if it was unfinished, stderr says why.
+                An unfinished record of another identity in this folder is replaced; stderr says why.
             facts: further entries of record.json.
-            resume_finished: whether a finished record of the same identity is kept as it is.
+            replace_finished: whether a finished record of another identity is replaced too.
+
+        Raises:
+            InputError: the folder holds such a finished run, a damaged one, or files of somebody else.
         """
+        if not self._record_file.is_file():
+            require_own(self.folder, OWN_FILES)
         fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
-        if self._record_file.is_file():
-            known = self.read()
-            if known["fingerprint"] == fingerprint and (resume_finished or known["status"] != FINISHED):
+        new = {
+            "id": uuid.uuid4().hex,
+            "fingerprint": fingerprint,
+            "status": RUNNING,
+            "message": None,
+            "resumed": 0,
+            "created": now(),
+            "finished": None,
+            **identity,
+            **facts,
+        }
+        if known := self._known(new):
+            another = ", ".join(_differing(known, identity))
+            if known["fingerprint"] == fingerprint:
                 if known["status"] != FINISHED:
                     self.update(status=RUNNING, message=None, resumed=known["resumed"] + 1)
-                return
-            if known["status"] != FINISHED and (epochs := len(self.history())):
-                print(
-                    f"{self.folder}: starting again; the unfinished run there, of {epochs} epoch(s), had another "
-                    f"{', '.join(_differing(known, identity))}",
-                    file=sys.stderr,
+                    return
+                if damage := self._damage_of_weights(known):
+                    self._say(f"training again; {damage}")
+                else:
+                    return
+            elif known["status"] == FINISHED and not replace_finished:
+                raise InputError(
+                    f"{self.folder} holds a finished run of another {another}; choose another --folder, or give "
+                    "--overwrite to replace it"
                 )
+            elif known["status"] == FINISHED:
+                self._say(f"replacing the finished run there, of another {another}")
+            elif epochs := known["epochs_kept"]:
+                self._say(f"starting again; the unfinished run there, of {epochs} epoch(s), had another {another}")
         self._clear()
-        write_json(
-            self._record_file,
-            {
-                "id": uuid.uuid4().hex,
-                "fingerprint": fingerprint,
-                "status": RUNNING,
-                "message": None,
-                "resumed": 0,
-                "created": now(),
-                "finished": None,
-                **identity,
-                **facts,
-            },
-        )
+        write_checked(self._record_file, new)
+
+    def _known(self, new: dict[str, Any]) -> dict[str, Any] | None:
+        """The record that is here, with the number of its epochs; None: nothing is.
+
+        A damaged record.json of a run that has a checkpoint of the same identity is written anew.
+        """
+        if not self._record_file.is_file():
+            return None
+        try:
+            known = self.read()
+        except InputError as damage:
+            # Read without touching the history, which belongs to the record that may be lost.
+            state = self._readable_checkpoint()
+            if state is None and not self.weights_file.is_file():
+                self._say(f"starting again; {damage}")
+                return None
+            if state is None or state.get("fingerprint") != new["fingerprint"]:
+                raise
+            self._say(f"record.json was damaged and is written anew from the checkpoint of epoch {state['epoch']}")
+            known = new | {"id": state["id"]}
+            write_checked(self._record_file, known)
+        try:
+            epochs = len(self.history())
+        except InputError:
+            epochs = 0
+        return known | {"epochs_kept": epochs}
+
+    def _damage_of_weights(self, known: dict[str, Any]) -> str | None:
+        try:
+            self._check_weights(known)
+        except InputError as damage:
+            return str(damage)
+        return None
+
+    def _say(self, sentence: str) -> None:
+        print(f"{self.folder}: {sentence}", file=sys.stderr)
 
     def read(self) -> dict[str, Any]:
-        """record.json."""
-        return json.loads(self._record_file.read_text(encoding="utf-8"))
+        """record.json, as `emseg.records.run.Run` describes it.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        return read_checked(self._record_file, Run, f"bring it back, or remove {self.folder} and train again")
 
     def update(self, **changes: Any) -> None:
         """Change entries of record.json."""
-        write_json(self._record_file, self.read() | changes)
+        write_checked(self._record_file, self.read() | changes)
 
     @property
     def name(self) -> str:
@@ -119,11 +171,22 @@ class RunRecord:
         return run_name(record["model"], record["fold"], record["seed"])
 
     def history(self) -> list[dict[str, float]]:
-        """One row per epoch: epoch, losses, validation metrics, learning rate, seconds."""
+        """One row per epoch: epoch, losses, validation metrics, learning rate, seconds.
+
+        Raises:
+            InputError: history.csv is damaged.
+        """
         if not self.history_file.is_file():
             return []
-        with self.history_file.open(encoding="utf-8", newline="") as file:
-            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        try:
+            with self.history_file.open(encoding="utf-8", newline="") as file:
+                rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
+                raise ValueError("epochs are missing")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
+            reason = " ".join(str(error).split())[:80]
+            raise InputError(f"{self.history_file} is damaged ({reason}); bring it back, or train again") from error
+        return rows
 
     def append_history(self, row: dict[str, float]) -> None:
         """Add an epoch's row."""
@@ -137,30 +200,40 @@ class RunRecord:
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Write a checkpoint and keep the one before; `state` holds tensors, numbers and strings only."""
+        known = self.read()
+        whole = state | {"id": known["id"], "fingerprint": known["fingerprint"], "history": self.history()}
         with self._writing(), atomic_path(self._checkpoint_file) as temporary:
-            torch.save(state, temporary)
+            torch.save(whole, temporary)
             if self._checkpoint_file.is_file():
                 os.replace(self._checkpoint_file, self._checkpoint_before)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint that can be read, or None; history rows of later epochs, which were not safe, go."""
-        state = None
-        for file in (self._checkpoint_file, self._checkpoint_before):
-            if not file.is_file():
-                continue
-            try:
-                state = torch.load(file, map_location="cpu", weights_only=True)
-                break
-            except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-                reason = " ".join(str(error).split())[:120]
-                print(f"{file} cannot be read ({reason}); going back to the one before", file=sys.stderr)
-        epochs = state["epoch"] if state else 0
-        self._write_history([row for row in self.history() if row["epoch"] <= epochs])
+        """The last checkpoint that is whole, or None; the history becomes what it was then."""
+        state = self._readable_checkpoint()
+        if state is not None and state.get("fingerprint") != self.read()["fingerprint"]:
+            self._say("its checkpoint is of another run; training begins anew")
+            state = None
+        self._write_history(state["history"] if state else [])
         return state
+
+    def _readable_checkpoint(self) -> dict[str, Any] | None:
+        files = [file for file in (self._checkpoint_file, self._checkpoint_before) if file.is_file()]
+        for file in files:
+            try:
+                # PyTorch writes a checksum beside every tensor, and reads past it.
+                with zipfile.ZipFile(file) as whole:
+                    if damaged := whole.testzip():
+                        raise ValueError(f"{damaged} does not fit its checksum")
+                return torch.load(file, map_location="cpu", weights_only=True)
+            except _UNREADABLE as error:
+                reason = " ".join(str(error).split())[:120]
+                then = "going back to the one before" if file != files[-1] else "there is none before"
+                print(f"{file} cannot be read ({reason}); {then}", file=sys.stderr)
+        return None
 
     def finish(self, **facts: Any) -> None:
         """Mark the run finished and drop the checkpoints, which nothing needs any more."""
-        self.update(status=FINISHED, finished=now(), **facts)
+        self.update(status=FINISHED, finished=now(), weights_sha256=file_digest(self.weights_file), **facts)
         self._checkpoint_file.unlink(missing_ok=True)
         self._checkpoint_before.unlink(missing_ok=True)
 
@@ -168,15 +241,26 @@ class RunRecord:
         """The trained network on the CPU, in evaluation mode, and its normalisation.
 
         Raises:
-            InputError: the run has no weights yet.
+            InputError: the run has no weights yet, or they are not those that it ended with.
         """
         record = self.read()
-        if not self.weights_file.is_file():
-            raise InputError(f"{self.folder} has no weights yet; its run is {record['status']}")
+        self._check_weights(record)
         settings = record["settings"]
-        network = build_model(settings.get("architecture") or record["model"], **settings["network"])
-        network.load_state_dict(load_file(self.weights_file))
+        try:
+            network = build_model(settings["architecture"], **settings["network"])
+            network.load_state_dict(load_file(self.weights_file))
+        except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(f"{self.weights_file} cannot be loaded ({reason}); train the run again") from error
         return network.eval(), Normalization(**record["normalization"])
+
+    def _check_weights(self, record: dict[str, Any]) -> None:
+        if not self.weights_file.is_file():
+            state = "were left behind" if record["status"] == FINISHED else "are not there yet"
+            raise InputError(f"{self.folder} has no weights: they {state}; its run is {record['status']}")
+        noted = record.get("weights_sha256")
+        if noted is not None and file_digest(self.weights_file) != noted:
+            raise InputError(f"{self.weights_file} is damaged: its SHA-256 is not the record's; train the run again")
 
     def load_predictor(self, normalized: bool = False) -> Predictor:
         """The trained network with its recipe's way of predicting, on a GPU where there is one.
@@ -200,14 +284,16 @@ class RunRecord:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        # What was there before is whole: files are written under another name first.
+        safe = "nothing is lost, it goes on from the last checkpoint"
         try:
             yield
-        except (OSError, RuntimeError, SafetensorError) as error:
-            # What was there before is whole: files are written under another name first.
-            reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        except RunError as error:
+            raise RunError(f"{error}; {safe}") from error
+        except (RuntimeError, SafetensorError) as error:
+            reason = str(error).splitlines()[0]
             raise RunError(
-                f"{self.folder} cannot be written ({reason}); nothing is lost: make room, "
-                "and the same command goes on from the last checkpoint"
+                f"{self.folder} cannot be written ({reason}); make room and run the same command again; {safe}"
             ) from error
 
     @contextmanager
@@ -217,17 +303,7 @@ class RunRecord:
         Raises:
             InputError: another process holds it, or the folder cannot be written to.
         """
-        try:
-            file = self._lock_file.open("w")
-        except OSError as error:
-            raise InputError(
-                f"{self.folder.parent} cannot be written to: {error.strerror}; choose another folder"
-            ) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"another process is training into {self.folder}; wait for it, or stop it") from error
+        with hold(self.folder, f"another process is training into {self.folder}; wait for it, or stop it"):
             yield
 
     def is_interrupted(self) -> bool:
@@ -240,19 +316,11 @@ class RunRecord:
         except InputError:
             return False
 
-    @property
-    def _lock_file(self) -> Path:
-        # Beside the folder, which is a pipeline output and must hold results alone.
-        try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{self.folder} cannot be made: {error.strerror}; choose another folder") from error
-        return self.folder.parent / f".{self.folder.name}.lock"
-
     def _clear(self) -> None:
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in OWN_FILES:
+                (self.folder / name).unlink(missing_ok=True)
 
     def _write_history(self, rows: list[dict[str, float]]) -> None:
         if not rows:
@@ -265,6 +333,9 @@ class RunRecord:
             {key: f"{value:.0f}" if key == "epoch" else f"{value:.6g}" for key, value in row.items()} for row in rows
         )
         write_text(self.history_file, text.getvalue())
+
+
+_UNREADABLE = (OSError, RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError)
 
 
 def _differing(known: dict[str, Any], identity: dict[str, Any]) -> list[str]:

@@ -25,12 +25,13 @@ from emseg.data.sources import Source
 from emseg.errors import InputError
 from emseg.inference.memory import keep_freed_memory
 from emseg.models import Network, build_model, count_parameters
+from emseg.records.run import FINISHED
 from emseg.settings import LEAKING_PROTOCOLS, AugmentedSetSettings, ProtocolSettings, RecipeSettings, Settings
 from emseg.training.cost import flop_per_crop
 from emseg.training.distributed import available_device, join_ranks
 from emseg.training.lineage import code_digest, describe_lineage
 from emseg.training.losses import make_loss
-from emseg.training.record import FINISHED, RunRecord
+from emseg.training.record import RunRecord
 from emseg.training.samples import TrainingSamples, check_crop, crop_size
 from emseg.training.trainer import Trainer
 
@@ -90,7 +91,7 @@ def train_model(
     fold: int,
     seed: int,
     folder: Path,
-    keep_finished: bool = True,
+    replace_finished: bool = False,
     after_epoch: Callable[[RunRecord], None] = lambda _: None,
     device: torch.device | None = None,
     maximum_steps: int | None = None,
@@ -105,13 +106,14 @@ def train_model(
         fold: which fold of the protocol.
         seed: of initial weights, batches and dropout.
         folder: of the run record.
-        keep_finished: leave a finished record of the same identity alone instead of training again.
+        replace_finished: whether a finished run of other settings in that folder may be replaced. One of the same
+            settings, data and code is kept as it is.
         after_epoch: called with the record at the start, after each epoch and at the end.
         device: None takes a GPU where there is one, this process's own under `torchrun`.
         maximum_steps: stop after so many optimiser steps.
 
     Raises:
-        InputError: settings that cannot work.
+        InputError: settings that cannot work, or a folder that holds something else.
         TrainingDiverged: the loss or a gradient became NaN or infinite.
     """
     device = device or available_device()
@@ -165,7 +167,7 @@ def train_model(
                 f"images_per_epoch {recipe.images_per_epoch} must be multiples of {ranks.size}"
             )
         if ranks.leads:
-            record.start(identity, facts, resume_finished=keep_finished)
+            record.start(identity, facts, replace_finished)
         if ranks.share(ranks.leads and record.read()["status"] == FINISHED):
             if ranks.leads:
                 after_epoch(record)

@@ -16,13 +16,14 @@ from emseg.inference import Predictor
 from emseg.inference.precision import autocast
 from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_validation
 from emseg.models.network import Network
+from emseg.records.run import FAILED
 from emseg.settings import RecipeSettings, ValidationMetric
 from emseg.training.averaging import WeightAverage
 from emseg.training.distributed import Ranks
 from emseg.training.losses import Loss
 from emseg.training.optimizers import make_optimizer
 from emseg.training.progress import Progress
-from emseg.training.record import FAILED, RunRecord
+from emseg.training.record import RunRecord
 from emseg.training.samples import Sample, TrainingSamples
 
 _VALIDATION_METRICS: tuple[ValidationMetric, ...] = ("iou", "dice", "pixel_error")

@@ -23,10 +23,11 @@ from emseg.errors import InputError, RunError
 from emseg.files import is_alive
 from emseg.inference import Predictor
 from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_validation
+from emseg.records.run import FAILED
 from emseg.settings import LEAKING_PROTOCOLS, Settings, ValidationMetric
 from emseg.training.distributed import available_device
 from emseg.training.lineage import describe_lineage
-from emseg.training.record import FAILED, RunRecord
+from emseg.training.record import RunRecord
 from emseg.training.run import load_or_make_augmented, split_of, train_model
 from emseg.training.trainer import TrainingDiverged
 from emseg.tuning.space import apply_point, check_space, gflop, starting_points, suggest
@@ -220,7 +221,17 @@ def _train_and_score(
                 raise optuna.TrialPruned
 
     try:
-        train_model(tuning.model, settings, source, augmented, fold, seed, record.folder, after_epoch=after_epoch)
+        train_model(
+            tuning.model,
+            settings,
+            source,
+            augmented,
+            fold,
+            seed,
+            record.folder,
+            replace_finished=True,
+            after_epoch=after_epoch,
+        )
     except optuna.TrialPruned:
         record.update(status=FAILED, message="pruned")
         raise

@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from emseg.errors import InputError
+from emseg.records.run import FINISHED
 from emseg.reporting.imported import import_run
 from emseg.reporting.leaderboard import find_evaluations, make_boards
 from emseg.training.bundle import pack_run, unpack_run
-from emseg.training.record import FINISHED, RunRecord
+from emseg.training.record import RunRecord
 from pipelines.jobs import claim, job_settings, read_jobs
 
 JOB = {"model": "dmcn", "data": "cortex", "protocol": "heldout"}

@@ -1,5 +1,6 @@
 """Killed, cut off from the disk or from MLflow, or with a spoilt checkpoint: nothing is lost."""
 
+import json
 import os
 import resource
 import subprocess
@@ -12,8 +13,9 @@ from safetensors.torch import load_file
 
 from emseg.data.sources import load_source
 from emseg.errors import InputError, RunError
+from emseg.records.run import FINISHED
 from emseg.settings import load_settings, merge, read_yaml
-from emseg.training.record import FINISHED, RunRecord
+from emseg.training.record import RunRecord
 from emseg.training.run import load_or_make_augmented, train_model
 
 # Children are forked from a process that has everything imported, so that a kill costs milliseconds, not seconds.
@@ -121,7 +123,7 @@ def test_a_stopped_run_goes_on_with_the_state_of_its_optimiser(tmp_path, tiny_pa
     assert_same_run(undisturbed, train(settings, source, tmp_path / "run"))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "missing"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "missing", "flipped"])
 def test_a_spoilt_checkpoint_falls_back_to_the_one_before(tmp_path, tiny_settings, source, capfd, damage):
     undisturbed = train(tiny_settings, source, tmp_path / "undisturbed")
     with pytest.raises(Stop):
@@ -131,7 +133,10 @@ def test_a_spoilt_checkpoint_falls_back_to_the_one_before(tmp_path, tiny_setting
         last.unlink()
     else:
         whole = last.read_bytes()
-        last.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "garbage": b"x" * len(whole)}[damage])
+        tensor = whole.index(b"/data/1FB") + 64
+        flipped = whole[:tensor] + bytes([whole[tensor] ^ 1]) + whole[tensor + 1 :]
+        cut, garbage = whole[: len(whole) // 2], b"x" * len(whole)
+        last.write_bytes({"truncated": cut, "empty": b"", "garbage": garbage, "flipped": flipped}[damage])
     epochs = []
     disturbed = train(
         tiny_settings, source, tmp_path / "run", after_epoch=lambda record: epochs.append(len(record.history()))
@@ -140,6 +145,32 @@ def test_a_spoilt_checkpoint_falls_back_to_the_one_before(tmp_path, tiny_setting
     assert_same_run(undisturbed, disturbed)
     if damage != "missing":
         assert "checkpoint.pt cannot be read" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", None])
+def test_a_run_whose_record_was_damaged_goes_on_from_its_checkpoint(tmp_path, tiny_settings, source, capfd, content):
+    undisturbed = train(tiny_settings, source, tmp_path / "undisturbed")
+    with pytest.raises(Stop):
+        train(tiny_settings, source, tmp_path / "run", after_epoch=stopped_after(2))
+    file = tmp_path / "run" / "record.json"
+    before = file.read_bytes()
+    file.write_bytes(before.replace(b'"seed": 0', b'"seed": 1') if content is None else content)
+    (tmp_path / "run" / "history.csv").write_text("")
+    epochs = []
+    again = train(tiny_settings, source, tmp_path / "run", after_epoch=lambda record: epochs.append(record.history()))
+    assert len(epochs[0]) == 2
+    assert "written anew from the checkpoint of epoch 2" in capfd.readouterr().err
+    assert json.loads(before)["id"] == again.read()["id"]
+    assert_same_run(undisturbed, again)
+
+
+def test_a_finished_run_whose_record_was_damaged_is_not_trained_over(tmp_path, tiny_settings, source):
+    record = train(tiny_settings, source, tmp_path / "run")
+    weights = record.weights_file.read_bytes()
+    (tmp_path / "run" / "record.json").write_text("")
+    with pytest.raises(InputError, match=r"record.json is damaged .*; bring it back, or remove"):
+        train(tiny_settings, source, tmp_path / "run")
+    assert record.weights_file.read_bytes() == weights
 
 
 def test_both_checkpoints_spoilt_begins_again(tmp_path, tiny_settings, source):
@@ -187,7 +218,7 @@ def test_a_full_disk_ends_in_a_sentence_and_the_run_goes_on_later(tmp_path, tiny
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, tiny_settings, source):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be written"):
         train(tiny_settings, source, tmp_path / "file" / "runs" / "run")
 
 

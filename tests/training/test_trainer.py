@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 
 from emseg.errors import InputError
 from emseg.inference import predict
+from emseg.records.run import FAILED, FINISHED
 from emseg.reporting.evaluation import evaluate_record
 from emseg.settings import Settings, merge
 from emseg.training.lineage import _CODE_AFTER_TRAINING
-from emseg.training.record import FAILED, FINISHED, RunRecord
+from emseg.training.record import RunRecord
 from emseg.training.run import augmented_of_record, load_or_make_augmented, train_model
 from emseg.training.trainer import TrainingDiverged
 
@@ -74,13 +75,46 @@ def test_same_seed_same_weights_and_another_seed_others(tmp_path, tiny_settings,
     assert not same(weights(first), weights(other))
 
 
-def test_changed_settings_begin_anew_and_a_finished_run_is_kept(tmp_path, tiny_settings, source):
+def test_a_finished_run_is_kept_and_replaced_only_when_asked_for(tmp_path, tiny_settings, source, capfd):
     first = train(tiny_settings, source, tmp_path / "run").read()
     assert train(tiny_settings, source, tmp_path / "run").read()["id"] == first["id"]
-    other = tiny_settings.model_copy(
-        update={"training": tiny_settings.training.model_copy(update={"learning_rate": 1e-3})}
+    other = changed(tiny_settings, learning_rate=1e-3)
+    with pytest.raises(InputError, match="holds a finished run of another training; choose another --folder, or give"):
+        train(other, source, tmp_path / "run")
+    assert RunRecord(tmp_path / "run").read() == first
+    assert train(other, source, tmp_path / "run", replace_finished=True).read()["id"] != first["id"]
+    assert "replacing the finished run there, of another training" in capfd.readouterr().err
+
+
+def test_a_folder_with_files_of_the_user_is_not_trained_into(tmp_path, tiny_settings, source):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match=r"holds files that emseg did not write \(thesis.txt\)"):
+        train(tiny_settings, source, tmp_path / "run")
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_weights_that_are_not_those_of_the_record_are_refused_and_trained_again(tmp_path, tiny_settings, source, capfd):
+    record = train(tiny_settings, source, tmp_path / "run")
+    before = record.weights_file.read_bytes()
+    flipped = bytearray(before)
+    flipped[len(flipped) // 2] ^= 1
+    record.weights_file.write_bytes(flipped)
+    with pytest.raises(InputError, match="is damaged: its SHA-256 is not the record's"):
+        record.load_network()
+    assert train(tiny_settings, source, tmp_path / "run").weights_file.read_bytes() == before
+    assert "training again" in capfd.readouterr().err
+
+
+def test_weights_can_be_read_by_whom_the_umask_allows(tmp_path, tiny_settings, source):
+    mask = os.umask(0o027)
+    try:
+        record = train(tiny_settings, source, tmp_path / "run")
+    finally:
+        os.umask(mask)
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in record.folder.iterdir()} == dict.fromkeys(
+        ("record.json", "history.csv", "weights.safetensors"), "0o640"
     )
-    assert train(other, source, tmp_path / "run").read()["id"] != first["id"]
 
 
 def changed(settings, **training):
