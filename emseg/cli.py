@@ -200,6 +200,8 @@ def leaderboard(
 ) -> None:
     """Rank evaluated runs beside the study's rows: one table per data and protocol.
 
+    Runs that are damaged, or whose scores belong to other weights, are named and passed by; exit code 1 then.
+
     Examples:
 
         emseg leaderboard
@@ -207,9 +209,12 @@ def leaderboard(
         emseg leaderboard workspaces/isbi2012-quick --markdown isbi2012.md
     """
     from emseg.files import write_text
-    from emseg.reporting.leaderboard import as_markdown, as_numbers, find_evaluations, make_boards
+    from emseg.reporting.leaderboard import as_markdown, as_numbers, make_boards, sound_evaluations
 
-    boards = make_boards(find_evaluations(folder))
+    evaluations, damaged = sound_evaluations(folder)
+    for sentence in damaged:
+        _warn(f"passed by: {sentence}")
+    boards = make_boards(evaluations)
     if csv:
         write_text(csv, as_numbers(boards).to_csv(index=False, float_format="%.6f"))
     if markdown:
@@ -220,6 +225,8 @@ def leaderboard(
         from emseg.reporting.terminal import print_boards
 
         print_boards(boards)
+    if damaged:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -110,16 +110,33 @@ class Agglomeration:
         """From what `as_dict` gave.
 
         Raises:
-            ValueError: it was learned by a version of emseg that judges borders otherwise.
+            ValueError: it is damaged, or was learned by a version of emseg that judges borders otherwise.
         """
-        if values.get("features") != [*FEATURES, OVERLAP] or "rounds" not in values:
+        if not isinstance(values, dict) or values.get("features") != [*FEATURES, OVERLAP] or "rounds" not in values:
             raise ValueError("its agglomeration was learned by a version of emseg that judges borders otherwise")
         rounds = []
-        for step in values["rounds"]:
-            among = step["among_neighbours"]
-            rules = LogisticRule(**step["alone"]), LogisticRule(**among) if among else None
-            rounds.append(MergeRound(step["down_to"], *rules))
+        try:
+            for step in values["rounds"]:
+                among = step["among_neighbours"]
+                alone = _checked_rule(step["alone"], len(FEATURES))
+                rules = alone, _checked_rule(among, len(FEATURES) + 1) if among else None
+                rounds.append(MergeRound(float(step["down_to"]), *rules))
+            ends = [step.down_to for step in rounds]
+            if ends != sorted(ends, reverse=True) or not 0 < ends[-1] <= ends[0] < 1:
+                raise ValueError(f"its rounds merge down to {ends}")
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"its agglomeration is damaged ({' '.join(str(error).split())})") from error
         return cls(tuple(rounds))
+
+
+def _checked_rule(values: dict[str, Any], features: int) -> LogisticRule:
+    rule = LogisticRule(**values)
+    numbers = np.array([rule.mean, rule.scale, rule.weights], float)
+    if numbers.shape != (3, features) or not np.isfinite([*numbers.ravel(), rule.bias]).all():
+        raise ValueError(f"a rule needs {features} finite weights, means and scales")
+    if (numbers[1] <= 0).any():
+        raise ValueError("the scale of a feature is not above 0")
+    return rule
 
 
 class ClosedStack:

@@ -14,7 +14,6 @@ thresholds.png  thresholds.csv as a figure
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from emseg.data.separation import weight_map
 from emseg.data.sources import Source
 from emseg.data.stack import read_stack, write_stack
 from emseg.errors import InputError
-from emseg.files import atomic_folder, write_json
+from emseg.files import atomic_folder, hold, write_json
 from emseg.inference import Predictor
 from emseg.inference.agglomeration import MERGE_THRESHOLD, Agglomeration, learn_agglomeration
 from emseg.inference.segmenter import CONTOUR
@@ -44,6 +43,15 @@ from emseg.metrics.scoring import (
     score_segments,
 )
 from emseg.metrics.warping import warping_error
+from emseg.records.evaluation import (
+    AGGLOMERATION_FILE,
+    BASELINES_FILE,
+    METRICS_FILE,
+    SCORES_FILE,
+    read_evaluation,
+    read_fitting,
+    write_metrics,
+)
 from emseg.records.run import FINISHED
 from emseg.reporting.baselines import score_baselines
 from emseg.settings import CellMethod, ProtocolSettings
@@ -53,9 +61,8 @@ PIXEL_THRESHOLD = 0.5
 """Of pixel metrics, as in the study. V_info uses the threshold at which it is best on the validation sections, all
 other metrics of cells the one at which V_rand is; cells by agglomeration use `MERGE_THRESHOLD`."""
 _INFO_METRICS = ("v_info", "v_info_split", "v_info_merge")
-AGGLOMERATION_FILE = "agglomeration.json"
 CELLS_FILE = "cells.tif"
-EVALUATION_TABLES = ("metrics.json", "scores.csv", "baselines.csv")
+EVALUATION_TABLES = (METRICS_FILE, SCORES_FILE, BASELINES_FILE)
 """What `read_evaluation` reads."""
 OWN_FILES = (
     *EVALUATION_TABLES,
@@ -177,17 +184,22 @@ def evaluate_record(
         "seconds_per_epoch": facts["seconds_per_epoch"],
         **scores.summary(),
     }
-    with atomic_folder(evaluation_folder(record), OWN_FILES) as folder:
-        per_section.to_csv(folder / "scores.csv", index=False, float_format="%.6f", lineterminator="\n")
-        write_json(folder / "metrics.json", metrics)
+    place = evaluation_folder(record)
+    # Who evaluates the same run at the same time writes the same.
+    with (
+        hold(place, f"another process is writing {place}; wait for it", patience=300),
+        atomic_folder(place, OWN_FILES) as folder,
+    ):
+        per_section.to_csv(folder / SCORES_FILE, index=False, float_format="%.6f", lineterminator="\n")
         baselines = score_baselines(data)
-        baselines.to_csv(folder / "baselines.csv", index=False, float_format="%.6f", lineterminator="\n")
+        baselines.to_csv(folder / BASELINES_FILE, index=False, float_format="%.6f", lineterminator="\n")
         curves = threshold_curves(found.validation, oracle)
         curves.to_csv(folder / "thresholds.csv", index=False, float_format="%.6f", lineterminator="\n")
         write_stack(folder / "probability.tif", np.rint(probability * 255).astype(np.uint8))
         if found.agglomeration:
             write_stack(folder / CELLS_FILE, np.rint(found.closed * 255).astype(np.uint8))
             write_json(folder / AGGLOMERATION_FILE, found.agglomeration.as_dict())
+        write_metrics(folder, metrics, facts)
         if with_figures:
             _draw(folder, record, data)
     return metrics
@@ -201,7 +213,7 @@ def draw_evaluation(record: RunRecord, source: Source, augmented: AugmentedSet) 
     """
     data = fold_data(source, _split(record, source), augmented, record.read()["seed"])
     before = evaluation_folder(record)
-    read_evaluation(before)
+    read_fitting(before)
     with atomic_folder(before, OWN_FILES) as folder:
         shutil.copytree(before, folder, dirs_exist_ok=True)
         _draw(folder, record, data)
@@ -289,18 +301,6 @@ def threshold_curves(validation: ChallengeSweep, test: ChallengeSweep) -> pd.Dat
 def evaluation_folder(record: RunRecord) -> Path:
     """Where the evaluation of a run is written."""
     return record.folder.parent / "evaluation"
-
-
-def read_evaluation(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
-    """metrics.json, scores.csv and baselines.csv of an `evaluation` folder.
-
-    Raises:
-        InputError: the run was not evaluated.
-    """
-    if not (folder / "metrics.json").is_file():
-        raise InputError(f"{folder} holds no scores; run `emseg evaluate` on the run first")
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return metrics, pd.read_csv(folder / "scores.csv"), pd.read_csv(folder / "baselines.csv")
 
 
 def metric_means(metrics: dict[str, Any]) -> dict[str, float]:

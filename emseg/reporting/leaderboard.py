@@ -12,8 +12,8 @@ import pandas as pd
 from emseg.errors import InputError
 from emseg.metrics.scoring import ALL_METRICS, Scores
 from emseg.models import catalog_entry, list_models
+from emseg.records.evaluation import read_fitting
 from emseg.reporting.comparison import group_models, paired_difference, rank
-from emseg.reporting.evaluation import read_evaluation
 from emseg.settings import LEAKING_PROTOCOLS
 
 STUDY_PROTOCOL = "paper"
@@ -52,6 +52,19 @@ def find_evaluations(folder: Path) -> list[Path]:
     return sorted(file.parent for file in folder.glob("**/evaluation/metrics.json"))
 
 
+def sound_evaluations(folder: Path) -> tuple[list[Path], list[str]]:
+    """Every `evaluation` folder below `folder` that can be believed, and a sentence for each that cannot."""
+    sound, damaged = [], []
+    for evaluation in find_evaluations(folder):
+        try:
+            read_fitting(evaluation)
+        except InputError as damage:
+            damaged.append(str(damage))
+        else:
+            sound.append(evaluation)
+    return sound, damaged
+
+
 def make_boards(evaluations: list[Path], names: dict[Path, str] | None = None) -> list[Board]:
     """Group evaluated runs by data digest and protocol, and rank the models of each group.
 
@@ -61,13 +74,13 @@ def make_boards(evaluations: list[Path], names: dict[Path, str] | None = None) -
     over sections.
 
     Raises:
-        InputError: there are no evaluations.
+        InputError: there are no evaluations, or one is damaged.
     """
     if not evaluations:
         raise InputError("no evaluated runs here; run `make benchmark`, or `emseg train` and `emseg evaluate`")
     groups: dict[tuple[str, str, str], list[Path]] = {}
     for folder in evaluations:
-        metrics, _, _ = read_evaluation(folder)
+        _, metrics, _, _ = read_fitting(folder)
         groups.setdefault((metrics["dataset"], metrics["protocol"], metrics["data_digest"]), []).append(folder)
     return [_board(*key, folders, names or {}) for key, folders in sorted(groups.items())]
 
@@ -157,7 +170,7 @@ def _board(dataset: str, protocol: str, digest: str, folders: list[Path], names:
     facts: dict[str, list[dict[str, Any]]] = {}
     baselines: dict[str, list[pd.DataFrame]] = {}
     for folder in folders:
-        metrics, table, baseline = read_evaluation(folder)
+        _, metrics, table, baseline = read_fitting(folder)
         baseline = baseline.assign(seed=metrics["seed"])
         model = names.get(folder, metrics["model"])
         tables.setdefault(model, []).append(table.assign(seed=metrics["seed"]))

@@ -13,7 +13,8 @@ import pandas as pd
 from emseg.data.sources import Source
 from emseg.files import write_text
 from emseg.metrics.scoring import PIXEL_METRICS, score_pixels, score_segments, summarise
-from emseg.reporting.evaluation import evaluate_record, evaluation_folder, read_evaluation
+from emseg.records.evaluation import read_evaluation
+from emseg.reporting.evaluation import evaluate_record, evaluation_folder
 from emseg.reporting.figures import comparison_figure, save_figure
 from emseg.settings import Settings
 from emseg.training.record import RunRecord, run_name

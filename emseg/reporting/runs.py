@@ -8,9 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from emseg.errors import InputError
 from emseg.metrics.scoring import Scores
-from emseg.reporting.evaluation import read_evaluation
+from emseg.records.evaluation import read_fitting
 from emseg.reporting.leaderboard import find_evaluations
 from emseg.training.record import RunRecord
 
@@ -57,11 +56,6 @@ def read_runs(*folders: Path) -> list[EvaluatedRun]:
     }
     runs = []
     for place, evaluation in sorted(evaluations.items()):
-        record = RunRecord.open(evaluation.parent)
-        try:
-            metrics, table, _ = read_evaluation(evaluation)
-            runs.append(EvaluatedRun(place, evaluation, record, record.read(), metrics, table))
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{evaluation.parent} is damaged ({reason}); evaluate it again or remove it") from error
+        facts, metrics, table, _ = read_fitting(evaluation)
+        runs.append(EvaluatedRun(place, evaluation, RunRecord.open(evaluation.parent), facts, metrics, table))
     return runs

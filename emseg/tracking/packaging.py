@@ -30,8 +30,9 @@ from emseg.inference.predictor import Predictor
 from emseg.inference.segmenter import Segmenter
 from emseg.metrics.scoring import ALL_METRICS
 from emseg.models import Network
+from emseg.records.evaluation import read_evaluation
 from emseg.records.run import FINISHED
-from emseg.reporting.evaluation import AGGLOMERATION_FILE, evaluation_folder, read_evaluation
+from emseg.reporting.evaluation import AGGLOMERATION_FILE, evaluation_folder
 from emseg.training.record import RunRecord
 
 _FILES = ("record.json", "weights.safetensors", "metrics.json", "scores.csv", "model-card.md", "check.npz")

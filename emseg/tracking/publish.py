@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emseg.records.evaluation import read_evaluation
 from emseg.records.run import FAILED, FINISHED
-from emseg.reporting.evaluation import evaluation_folder, metric_means, read_evaluation
+from emseg.reporting.evaluation import evaluation_folder, metric_means
 from emseg.settings import LEAKING_PROTOCOLS
 from emseg.tracking.store import StoreUnreachableError, connect
 from emseg.training.record import RunRecord

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emseg.models import Network
+from emseg.records.evaluation import read_evaluation
 from emseg.records.run import FINISHED
-from emseg.reporting.evaluation import evaluation_folder, metric_means, read_evaluation
+from emseg.reporting.evaluation import evaluation_folder, metric_means
 from emseg.tracking.packaging import DeployedNetwork, package_digest, package_files, write_package
 from emseg.tracking.publish import publish_record
 from emseg.tracking.registry import DIGEST_TAG, MODEL_NAME, RECORD_TAG, is_registered

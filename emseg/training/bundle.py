@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+import zlib
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from emseg.errors import InputError
+from pydantic import ValidationError
+
+from emseg.errors import InputError, RunError
 from emseg.files import atomic_folder, atomic_path
-from emseg.training.record import RunRecord
+from emseg.records.run import Run
+from emseg.training.record import OWN_FILES, RunRecord
 
 LARGEST_BUNDLE = 16 * 2**20
 """Bytes. Weights that would make a bundle larger stay behind."""
+_LARGEST_CONTENT = 2**30
+"""Bytes in all, unpacked. Probabilities compress well, but not without end."""
+_LARGEST_JSON = 2**24
+_MOST_FILES = 1000
 _WEIGHTS = "training/weights.safetensors"
+_FILES = (*(f"training/{name}" for name in OWN_FILES), "evaluation/*.*", "metrics.json")
+_SUFFIXES = (".json", ".csv", ".tif", ".png", ".safetensors")
 
 
 def pack_run(record: RunRecord, path: Path) -> None:
@@ -40,21 +51,56 @@ def pack_run(record: RunRecord, path: Path) -> None:
 def unpack_run(path: Path, folder: Path) -> RunRecord:
     """Unpack a bundle into `folder`/NAME and return the record; the same bundle again changes nothing.
 
+    What the bundle says of its content is checked before anything of it is unpacked.
+
     Raises:
         InputError: the file is not such a bundle.
     """
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; expected a run that was packed with --pack")
     try:
         with zipfile.ZipFile(path) as bundle:
-            names = bundle.namelist()
-            if bundle.testzip() or any(name.startswith("/") or ".." in Path(name).parts for name in names):
-                raise InputError(f"{path} is damaged; pack the run again")
-            facts = json.loads(bundle.read("training/record.json"))
-            name = f"{facts['model']}-{facts['id'][:8]}"
-            if not re.fullmatch(r"[\w-]+", name):
-                raise InputError(f"{path} is damaged: its run is named {name!r}")
-            target = folder / name
-            with atomic_folder(target, ("training/*", "evaluation/*", "metrics.json")) as temporary:
-                bundle.extractall(temporary)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            members = [member for member in bundle.infolist() if not member.is_dir()]
+            if wrong := _wrong(members):
+                raise InputError(f"{path} is not a packed run: {wrong}")
+            facts = Run.model_validate(json.loads(bundle.read("training/record.json")))
+            name = f"{re.sub(r'[^A-Za-z0-9_-]', '-', facts.model)}-{facts.id[:8]}"
+            if damaged := bundle.testzip():
+                raise InputError(f"{path} is damaged ({damaged}); pack the run again")
+            with atomic_folder(folder / name, _FILES) as temporary:
+                for member in members:
+                    bundle.extract(member, temporary)
+                RunRecord.open(temporary).read()
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(f"{path} is not a packed run: its record has no proper {key}") from error
+    except (InputError, RunError):
+        raise
+    except _UNREADABLE as error:
         raise InputError(f"{path} is not a packed run: {' '.join(str(error).split())}") from error
-    return RunRecord.open(target)
+    return RunRecord.open(folder / name)
+
+
+_UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, RecursionError, zipfile.BadZipFile, zlib.error)
+
+
+def _wrong(members: list[zipfile.ZipInfo]) -> str | None:
+    if len(members) > _MOST_FILES:
+        return f"it holds {len(members):,} files, the most is {_MOST_FILES:,}"
+    names = [member.filename for member in members]
+    if len(set(names)) < len(names):
+        return "it holds a file twice"
+    if any(member.filename.endswith(".json") and member.file_size > _LARGEST_JSON for member in members):
+        return f"its JSON files are larger than {_LARGEST_JSON / 2**20:,.0f} MiB"
+    size = sum(member.file_size for member in members)
+    if size > _LARGEST_CONTENT:
+        return f"unpacked it is {size / 2**20:,.0f} MiB large, the most is {_LARGEST_CONTENT / 2**20:,.0f}"
+    for member in members:
+        parts = Path(member.filename).parts
+        is_known = any(fnmatchcase(member.filename, pattern) for pattern in _FILES)
+        is_plain = ".." not in parts and "\\" not in member.filename and len(parts) <= 3
+        if not (is_known and is_plain and member.filename.endswith(_SUFFIXES)):
+            return f"it holds {member.filename[:80]!r}, which no run has"
+        if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            return f"{member.filename} is encrypted or compressed in an unknown way"
+    return None

@@ -1,5 +1,7 @@
 """Lists of trainings on a machine without MLflow, and the way back."""
 
+import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from evaluated import run_facts
 
 from emseg.errors import InputError
 from emseg.records.run import FINISHED
@@ -143,18 +146,40 @@ def test_a_file_that_is_no_bundle_is_refused(tmp_path, content):
     assert not list((tmp_path / "runs").glob("*")) if (tmp_path / "runs").exists() else True
 
 
-def test_a_bundle_cannot_write_outside_its_folder(tmp_path):
-    path = tmp_path / "run.zip"
-    with zipfile.ZipFile(path, "w") as bundle:
-        bundle.writestr("training/record.json", '{"model": "dmcn", "id": "0123456789"}')
-        bundle.writestr("../../escaped", "x")
-    with pytest.raises(InputError, match="damaged"):
+def pack(path, files, **facts):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
+        bundle.writestr("training/record.json", json.dumps(run_facts("packed") | facts))
+        for name, content in files.items():
+            bundle.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("files", "facts", "reason"),
+    [
+        ({"../../escaped": "x"}, {}, "which no run has"),
+        ({"/tmp/escaped.csv": "x"}, {}, "which no run has"),
+        ({"evaluation/../../escaped.csv": "x"}, {}, "which no run has"),
+        ({"evaluation/run.py": "x"}, {}, "which no run has"),
+        ({"evaluation/scores.csv": b"0" * (2**30 + 1)}, {}, "MiB large, the most is"),
+        ({"evaluation/metrics.json": b" " * 2**25}, {}, "JSON files are larger"),
+        ({f"evaluation/panels/section-{index}.png": "x" for index in range(1001)}, {}, "files, the most is"),
+        ({}, {"model": "../../dmcn"}, "no proper model"),
+        ({}, {"id": "0123' OR 1=1"}, "no proper id"),
+        ({}, {"id": 7}, "no proper id"),
+    ],
+)
+def test_a_bundle_is_bounded_before_it_is_unpacked(tmp_path, files, facts, reason):
+    path = pack(tmp_path / "run.zip", files, **facts)
+    with pytest.raises(InputError, match=reason):
         unpack_run(path, tmp_path / "runs")
-    with zipfile.ZipFile(path, "w") as bundle:
-        bundle.writestr("training/record.json", '{"model": "../../dmcn", "id": "0123456789"}')
-    with pytest.raises(InputError):
-        unpack_run(path, tmp_path / "runs")
-    assert not (tmp_path / "escaped").exists()
+    assert sorted(file.name for file in tmp_path.rglob("*")) in (["run.zip"], ["run.zip", "runs"])
+
+
+def test_a_pipe_in_place_of_a_bundle_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "run.zip")
+    with pytest.raises(InputError, match="is not a file"):
+        unpack_run(tmp_path / "run.zip", tmp_path / "runs")
 
 
 def test_weights_that_make_a_bundle_too_large_stay_behind(project, monkeypatch):

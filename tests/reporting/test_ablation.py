@@ -1,6 +1,6 @@
 import pandas as pd
 import pytest
-from evaluated import make_run
+from evaluated import make_run, rewrite
 
 from emseg.reporting.ablation import ablations
 from emseg.reporting.runs import read_runs
@@ -24,7 +24,7 @@ def test_agglomeration_is_compared_with_thresholds_on_the_same_runs(tmp_path):
     for seed, table in enumerate(tables):
         table["v_rand_thresholded"] = table["v_rand"] - 0.01 * (1 + seed)
         table["v_info_thresholded"] = table["v_info"] + 0.02
-        table.to_csv(tmp_path / f"run{seed}" / "evaluation" / "scores.csv", index=False)
+        rewrite(tmp_path / f"run{seed}", table)
     table = ablations(read_runs(tmp_path)).set_index("metric")
     assert set(table["change"]) == {"cells by threshold"}
     assert table["mean"].to_dict() == pytest.approx({"v_rand": -0.015, "v_info": 0.02, "pixel_error": 0.0})
@@ -35,7 +35,7 @@ def test_another_way_to_score_is_told_for_all_models_together(tmp_path):
     for model, loss in lost.items():
         table = make_run(tmp_path, model, 0.05, model=model)
         table["v_rand_thresholded"], table["v_info_thresholded"] = table["v_rand"] - loss, table["v_info"]
-        table.to_csv(tmp_path / model / "evaluation" / "scores.csv", index=False)
+        rewrite(tmp_path / model, table)
         make_run(tmp_path, f"{model}-longer", 0.02, model=model, variation="/longer")
     table = ablations(read_runs(tmp_path))
     together = table[table["model"] == "all 2"].set_index(["change", "metric"])

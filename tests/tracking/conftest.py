@@ -1,8 +1,9 @@
-import json
 import shutil
 import uuid
 
+import pandas as pd
 import pytest
+from evaluated import rewrite
 
 from emseg.reporting.evaluation import evaluate_record
 from emseg.settings import Settings, merge
@@ -39,6 +40,7 @@ def evaluated(tmp_path, tmp_path_factory, tiny_settings, source, trained):
         # Tests run wherever the working tree is in whatever state.
         lineage = record.read()["lineage"] | {"git_commit": "c" * 40, "git_dirty": False}
         record.update(id=uuid.uuid4().hex, lineage=lineage)
+        rewrite(folder)
         return record
 
     return make
@@ -49,18 +51,8 @@ def rescored():
     """A function that changes a record's scores per section: rescored(record, v_rand=[...])."""
 
     def change(record, **columns):
-        import pandas as pd
-
-        from emseg.metrics.scoring import Scores
-
-        folder = record.folder.parent / "evaluation"
-        table = pd.read_csv(folder / "scores.csv")
-        for name, values in columns.items():
-            table[name] = values
-        table.to_csv(folder / "scores.csv", index=False)
-        metrics = json.loads((folder / "metrics.json").read_text())
-        metrics |= Scores(metrics["protocol"], metrics["data_digest"], table).summary()
-        (folder / "metrics.json").write_text(json.dumps(metrics))
+        run = record.folder.parent
+        rewrite(run, pd.read_csv(run / "evaluation" / "scores.csv").assign(**columns))
         return record
 
     return change

@@ -9,7 +9,8 @@ import torch
 
 from emseg.data.stack import write_stack
 from emseg.metrics.scoring import ALL_METRICS, THRESHOLDED_METRICS
-from emseg.reporting.evaluation import evaluate_record, read_evaluation
+from emseg.records.evaluation import read_evaluation
+from emseg.reporting.evaluation import evaluate_record
 from emseg.tracking.publish import EVALUATION_TAG, RECORD_TAG, live_mirror, publish_record
 from emseg.tracking.summary import publish_records
 from emseg.training.record import RunRecord
