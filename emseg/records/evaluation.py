@@ -156,7 +156,10 @@ def _table(path: Path) -> pd.DataFrame:
     if table.empty or not {"section", "v_rand", "v_info", "pixel_error"} <= set(table.columns):
         raise InputError(f"{path} is damaged (sections or metrics are missing); {_REMEDY}")
     numbers = table.drop(columns="model", errors="ignore")
-    if any(not pd.api.types.is_numeric_dtype(kind) for kind in numbers.dtypes) or not np.isfinite(numbers).all(None):
+    if (
+        any(not pd.api.types.is_numeric_dtype(kind) for kind in numbers.dtypes)
+        or not np.isfinite(numbers.to_numpy()).all()
+    ):
         raise InputError(f"{path} is damaged (it holds something that is not a number); {_REMEDY}")
     return table
 
