@@ -27,6 +27,11 @@ def killed(path, kind):
     assert done.returncode == -signal.SIGKILL
 
 
+def write_half(path):
+    path.write_text("half")
+    raise ZeroDivisionError
+
+
 def names(folder):
     return sorted(file.name for file in folder.iterdir())
 
@@ -36,8 +41,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path, name):
     path = tmp_path / "deep" / name
     write_text(path, "before")
     with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
+        write_half(temporary)
     assert path.read_text() == "before"
     killed(path, "file")
     assert path.read_text() == "before"
