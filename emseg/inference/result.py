@@ -27,16 +27,15 @@ def storage_of(sections: Sections) -> tuple[dict[str, Any], str | None]:
     """
     page = dict(sections.page)
     if sections.kind == "zarr":
-        found = [_codec_name(codec) for codec in page["compressors"] or ()]
-        lossless, instead = _LOSSLESS_ZARR, "auto"
+        key, instead = "compressors", "auto"
+        lossy = [name for name in map(_codec_name, page[key] or ()) if name not in _LOSSLESS_ZARR]
     else:
-        found = [page["compression"]] if page.get("compression") else []
-        lossless, instead = _LOSSLESS, "zlib"
-    lossy = [name for name in found if name not in lossless]
+        key, instead = "compression", "zlib"
+        lossy = [name for name in [page.get(key)] if name is not None and name not in _LOSSLESS]
     if not lossy:
         return page, None
-    page["compressors" if sections.kind == "zarr" else "compression"] = instead
-    named = "that of Zarr" if sections.kind == "zarr" else instead
+    page[key] = instead
+    named = "that of Zarr" if instead == "auto" else instead
     return page, f"{sections.path} is compressed by {lossy[0]}, which may change results; theirs is {named}"
 
 

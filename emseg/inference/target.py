@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from emseg.data.sections import Sections
-from emseg.errors import InputError
-from emseg.files import require_own
+from emseg.errors import InputError, RunError
+from emseg.files import hold, require_own
 
 SOFTWARE = "emseg"
 """The Software entry of a TIFF result: what tells it from other files."""
@@ -40,9 +42,8 @@ def targets_of(sources: list[Path], output: Path, overwrite: bool) -> list[Path]
         targets = [output]
     else:
         names = [Path(os.path.abspath(source)).name for source in sources]
-        targets = [
-            output / name for name in _apart(names, [_as_tiff(n) if n.lower().endswith("png") else n for n in names])
-        ]
+        results = [_as_tiff(name) if name.lower().endswith(".png") else name for name in names]
+        targets = [output / name for name in _apart(names, results)]
     if len(set(targets)) < len(targets):
         raise InputError("two inputs have one name; segment them into different folders")
     for target in targets:
@@ -94,6 +95,16 @@ def result_names(names: list[str]) -> list[str]:
     return found if len(set(found)) == len(names) else [f"{name}.tif" for name in names]
 
 
+def partial_of(target: Path) -> Path:
+    """The folder with the finished sections of a job that is not done."""
+    return target.with_name(f".{target.name}.partial")
+
+
+def hold_target(target: Path) -> AbstractContextManager[None]:
+    """Hold a target, and its folder of finished sections, against other commands; see `hold`."""
+    return hold(target, f"another command is writing {target}; wait for it, or choose another output")
+
+
 def _as_tiff(name: str) -> str:
     return f"{Path(name).stem}.tif"
 
@@ -129,7 +140,20 @@ def _require_apart(source: Path, target: Path) -> None:
 
 def _require_absent(target: Path, overwrite: bool) -> None:
     if target.exists() and not overwrite:
+        _clear_finished(target)
         raise InputError(f"{target} exists; give --overwrite to replace it")
+
+
+def _clear_finished(target: Path) -> None:
+    """Remove what a job left that was killed when its result was there already."""
+    partial = partial_of(target)
+    manifest = partial / "job.json"
+    if not partial.is_dir():
+        return
+    # No more than tidiness: a folder that may not be written to has no part in the refusal.
+    with suppress(InputError, RunError, OSError), hold_target(target):
+        if not manifest.is_file() or manifest.stat().st_mtime_ns < target.stat().st_mtime_ns:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _require_result(file: Path) -> None:
