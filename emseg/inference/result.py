@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,28 +20,45 @@ _LARGEST_TIFF = 2**32
 """Bytes; more needs 64-bit offsets, which ImageJ's own form lacks."""
 
 
-def storage_of(sections: Sections) -> tuple[dict[str, Any], str | None]:
-    """How the result of `sections` is stored: their `page`, with a compression that loses nothing.
+def storage_of(sections: Sections, kind: Output) -> tuple[dict[str, Any], str | None]:
+    """How a result of `sections` is stored: their `page`, with a compression that loses nothing and can be written.
 
     Returns:
-        The facts; and a sentence where the compression is not that of the input.
+        The facts; and a sentence where they are not those of the input.
     """
-    page = dict(sections.page)
-    if sections.kind == "zarr":
-        key, instead = "compressors", "auto"
-        lossy = [name for name in map(_codec_name, page[key] or ()) if name not in _LOSSLESS_ZARR]
+    page, is_zarr = dict(sections.page), sections.kind == "zarr"
+    if is_zarr:
+        key, instead, keep = "compressors", "auto", "zarr_format"
+        found = [_codec_name(codec) for codec in page[key] or ()]
     else:
-        key, instead = "compression", "zlib"
-        lossy = [name for name in [page.get(key)] if name is not None and name not in _LOSSLESS]
-    if not lossy:
+        key, instead, keep = "compression", "zlib", "is_stack"
+        found = [page[key]] if page.get(key) else []
+    forms = [page, page | {key: instead}, {key: instead, keep: page.get(keep)}]
+    if any(name not in (_LOSSLESS_ZARR if is_zarr else _LOSSLESS) for name in found):
+        del forms[0]
+    form = next((form for form in forms if _can_be_written(form, is_zarr, kind)), forms[-1])
+    if form == page:
         return page, None
-    page[key] = instead
-    named = "that of Zarr" if instead == "auto" else instead
-    return page, f"{sections.path} is compressed by {lossy[0]}, which may change results; theirs is {named}"
+    named = " and ".join(found) if found else "what its header says"
+    return form, f"{sections.path} is stored with {named}; its result is stored without, so that nothing is lost"
+
+
+def _can_be_written(page: dict[str, Any], is_zarr: bool, kind: Output) -> bool:
+    """Try it on one small section: headers may say what no encoder takes, and that must not show after the work."""
+    # Of ones: Zarr leaves out what is all zero.
+    section = np.ones((16, 16), OUTPUT_TYPES[kind])
+    try:
+        if is_zarr:
+            write_zarr({}, lambda _: section, (1, 16, 16), page, kind)
+        else:
+            write_tiff(io.BytesIO(), [section], 1 if page.get("is_stack") else None, (16, 16), page, kind)
+    except Exception:  # encoders raise whatever they like
+        return False
+    return True
 
 
 def write_tiff(
-    path: Path,
+    path: Path | BinaryIO,
     results: Iterable[np.ndarray],
     count: int | None,
     shape: tuple[int, int],
@@ -50,7 +68,7 @@ def write_tiff(
     """Write sections as a TIFF of emseg's.
 
     Args:
-        path: of the file.
+        path: of the file, or the file.
         results: (Y, X) each.
         count: sections of a stack; None: one section that is none.
         shape: (Y, X).
@@ -83,7 +101,11 @@ def write_tiff(
 
 
 def write_zarr(
-    folder: Path, result: Callable[[int], np.ndarray], shape: tuple[int, int, int], page: dict[str, Any], kind: Output
+    folder: Path | dict[str, Any],
+    result: Callable[[int], np.ndarray],
+    shape: tuple[int, int, int],
+    page: dict[str, Any],
+    kind: Output,
 ) -> None:
     """Write sections as a Zarr array (Z, Y, X); arguments as those of `write_tiff`, `result` gives section z."""
     import zarr

@@ -62,7 +62,7 @@ def segment_file(
     source, target = Path(source), Path(target)
     with closing(open_sections(source)) as sections:
         require_free(sections, target, overwrite)
-        storage, sentence = storage_of(sections)
+        storage, sentence = storage_of(sections, output)
         for remark in [*sections.remarks, *([sentence] if sentence else [])]:
             warn(remark)
         _compare_grey_levels(segmenter, sections, warn)
