@@ -16,7 +16,7 @@ from emseg.data.sections import Sections, checked, readable
 from emseg.errors import InputError
 
 _STACK_AXES = {"YX", "ZYX", "IYX", "QYX"}
-_MIN_IS_WHITE, _PALETTE = 0, 3
+_MIN_IS_WHITE, _MIN_IS_BLACK, _PALETTE = 0, 1, 3
 _NO_COMPRESSION, _LARGEST_TABLE = 1, 16
 _INCH, _UNITS = 2, (1, 2, 3)
 _BYTE_COUNTS = (279, 325)
@@ -100,10 +100,12 @@ def _grey_levels(
     path: Path, page: Any, dtype: np.dtype[Any]
 ) -> tuple[np.dtype[Any], Callable[[np.ndarray], np.ndarray]]:
     """The type of a page's grey levels, black lowest, and what makes them of the numbers stored."""
-    if page.photometric == _PALETTE:
+    # No default is specified; without the tag programs take black for zero.
+    photometric = page.photometric if "PhotometricInterpretation" in page.tags else _MIN_IS_BLACK
+    if photometric == _PALETTE:
         table = _grey_table(path, page)
         return table.dtype, lambda stored: table[stored.astype(np.intp)]
-    if page.photometric != _MIN_IS_WHITE:
+    if photometric != _MIN_IS_WHITE:
         return dtype, lambda stored: stored
     if dtype.kind == "b":
         # tifffile calls the 0 of bool arrays white, whatever they mean, and so every mask that was saved with it.
