@@ -64,7 +64,7 @@ def data_add(
     from emseg.data.sources import add_source
 
     with _download_bar() as progress:
-        folder = add_source(name, origin, progress=progress)
+        folder = add_source(name, origin, progress=progress, warn=_warn)
     print(f"{folder} is ready; set data.source: {name} in params.yaml, or run `make benchmark DATA={name}`")
 
 
@@ -79,10 +79,11 @@ def data_check(
 
         emseg data check ~/cortex
     """
-    from emseg.data.check import check_stack
-    from emseg.data.sources import read_images_and_labels
+    from emseg.data.check import check_stacks
+    from emseg.data.labelled import read_labelled
 
-    report = check_stack(*read_images_and_labels(folder))
+    found = read_labelled(folder, _warn)
+    report = check_stacks(found.images, found.labels, found.test_images, found.test_labels)
     if as_json:
         print(json.dumps({"facts": report.facts, "problems": report.problems}, indent=2))
     else:

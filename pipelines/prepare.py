@@ -1,6 +1,6 @@
 """Stage prepare: check the labelled sections and the settings, and hand the sections to DVC."""
 
-from emseg.data.check import check_stack, require_sound
+from emseg.data.check import check_stacks, require_sound
 from emseg.data.sources import SOURCE_FILES, load_source, write_source
 from emseg.files import atomic_folder, write_json
 from emseg.training.run import check_settings
@@ -11,7 +11,7 @@ def main() -> None:
     """Write data/prepared."""
     settings = current_settings()
     source = load_source(settings.data.source)
-    report = check_stack(source.images, source.labels)
+    report = check_stacks(source.images, source.labels, source.test_images, source.test_labels)
     require_sound(report, source.name)
     check_settings(settings, source, settings.benchmark)
     with atomic_folder(PREPARED, (*SOURCE_FILES, "prepared.json")) as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,7 @@ def check_stack(images: np.ndarray, labels: np.ndarray) -> Report:
     labels that look inverted, labels that do not fit their images or fit another image better.
     """
     facts = {
-        "images": f"{_shape(images)}, {images.dtype}, values {images.min()} to {images.max()}",
+        "images": _describe(images),
         "labels": f"{_shape(labels)}, {labels.dtype}, values {_values(labels)}",
     }
     if len(images) != len(labels):
@@ -44,6 +45,8 @@ def check_stack(images: np.ndarray, labels: np.ndarray) -> Report:
         )
     if images.shape != labels.shape:
         return Report(facts, [f"images are {_shape(images)} but labels are {_shape(labels)}; they must agree"])
+    if images.dtype not in (np.uint8, np.uint16):
+        return Report(facts, [f"images are {images.dtype}; expected 8-bit or 16-bit grey levels"])
     try:
         interior = as_interior(labels, "labels")
     except InputError as error:
@@ -52,7 +55,7 @@ def check_stack(images: np.ndarray, labels: np.ndarray) -> Report:
     cells = [int(ndimage.label(section)[1]) for section in interior]
     facts["interior"] = f"{interior.mean():.2%} of pixels are cell interior"
     facts["cells per section"] = f"{min(cells)} to {max(cells)}, median {np.median(cells):g}"
-    problems = _blank(images, interior) + _duplicates(images)
+    problems = _blank(images) + _unlabelled(interior) + _duplicates(images)
     if not problems:
         contrast = _contrasts(images, interior)
         own = contrast[:, _NEIGHBOURS]
@@ -64,21 +67,55 @@ def check_stack(images: np.ndarray, labels: np.ndarray) -> Report:
     return Report(facts, problems)
 
 
+def check_stacks(
+    images: np.ndarray,
+    labels: np.ndarray,
+    test_images: np.ndarray | None = None,
+    test_labels: np.ndarray | None = None,
+) -> Report:
+    """Inspect the training stack and, where there is one, the test stack, each (Z, Y, X); see `check_stack`.
+
+    Problems are also: test sections of another type than the training sections, and sections that are in both, as they
+    are, turned or mirrored. None and an empty array mean that there is none.
+    """
+    report = check_stack(images, labels)
+    test_labels = test_labels if test_labels is not None and len(test_labels) else None
+    if test_images is None or not len(test_images):
+        alone = [] if test_labels is None else ["there are test-labels but no test-volume; bring both, or neither"]
+        return Report(report.facts, report.problems + alone)
+    if test_labels is None:
+        test = Report({"images": _describe(test_images)}, _blank(test_images) + _duplicates(test_images))
+    else:
+        test = check_stack(test_images, test_labels)
+    facts = report.facts | {f"test {name}": fact for name, fact in test.facts.items()}
+    problems = report.problems + [f"test stack: {problem}" for problem in test.problems]
+    if test_images.dtype != images.dtype:
+        problems.append(
+            f"test sections are {test_images.dtype} but training sections are {images.dtype}; they must be of one type"
+        )
+    return Report(facts, problems + _shared(images, test_images))
+
+
 def require_sound(report: Report, where: str) -> None:
     """Raise an InputError that lists the problems of a report, if there are any."""
     if report.problems:
         raise InputError(f"{where}: " + "; ".join(report.problems))
 
 
-def _blank(images: np.ndarray, interior: np.ndarray) -> list[str]:
-    problems = []
-    for z, (image, section) in enumerate(zip(images, interior, strict=True)):
-        if image.min() == image.max():
-            problems.append(f"section {z} is blank (every pixel is {image.flat[0]}); leave it out")
-        elif section.all() or not section.any():
-            kind = "interior" if section.all() else "membrane"
-            problems.append(f"the label of section {z} is all {kind}; label it or leave it out")
-    return problems
+def _blank(images: np.ndarray) -> list[str]:
+    return [
+        f"section {z} is blank (every pixel is {image.flat[0]}); leave it out"
+        for z, image in enumerate(images)
+        if image.min() == image.max()
+    ]
+
+
+def _unlabelled(interior: np.ndarray) -> list[str]:
+    return [
+        f"the label of section {z} is all {'interior' if section.all() else 'membrane'}; label it or leave it out"
+        for z, section in enumerate(interior)
+        if section.all() or not section.any()
+    ]
 
 
 def _duplicates(images: np.ndarray) -> list[str]:
@@ -89,6 +126,25 @@ def _duplicates(images: np.ndarray) -> list[str]:
         if first != z:
             problems.append(f"section {z} is the same image as section {first}; leave one out")
     return problems
+
+
+def _shared(images: np.ndarray, test_images: np.ndarray) -> list[str]:
+    known = {_whichever_way_up(image): z for z, image in enumerate(images)}
+    return [
+        f"section {z} of the test stack is section {known[digest]} of the training stack, as it is, turned or "
+        "mirrored; take it out of one of them"
+        for z, image in enumerate(test_images)
+        if (digest := _whichever_way_up(image)) in known
+    ]
+
+
+def _whichever_way_up(image: np.ndarray) -> bytes:
+    """The same digest for an image (Y, X) and what turning by right angles and mirroring make of it."""
+    turned = [np.rot90(side, quarters) for side in (image, image.T) for quarters in range(4)]
+    return min(
+        hashlib.blake2b(f"{way.shape}".encode() + np.ascontiguousarray(way).tobytes(), digest_size=16).digest()
+        for way in turned
+    )
 
 
 def _contrasts(images: np.ndarray, interior: np.ndarray) -> np.ndarray:
@@ -124,6 +180,10 @@ def _misfits(contrast: np.ndarray, interior: np.ndarray) -> list[str]:
                 f"({row[_NEIGHBOURS]:+.2f} standard deviations)"
             )
     return problems
+
+
+def _describe(images: np.ndarray) -> str:
+    return f"{_shape(images)}, {images.dtype}, values {images.min()} to {images.max()}"
 
 
 def _shape(stack: np.ndarray) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,10 @@ class Normalization:
             return cls(0.0, 255.0)
         low, high = np.quantile(images, [0.001, 0.999])
         return cls(float(low), float(max(high, low + 1)))
+
+    def is_of(self, dtype: np.dtype[Any]) -> bool:
+        """Whether sections of this type, uint8 or uint16, were trained on."""
+        return dtype == (np.uint8 if (self.low, self.high) == (0.0, 255.0) else np.uint16)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """`images` of any dtype as float32 in [0, 1]."""

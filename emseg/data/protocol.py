@@ -46,13 +46,15 @@ def split_sections(settings: ProtocolSettings, sections: int, fold: int = 0, tes
     Args:
         settings: the `protocol` part of params.yaml.
         sections: sections in the training stack.
-        fold: which block is tested on, `kfold` only.
+        fold: which block is tested on under `kfold`; 0 under the others.
         test_sections: labelled sections in the test stack, `official` only.
 
     Raises:
         InputError: too few sections, a fold that does not exist, or `official` without a labelled test stack.
     """
     every = tuple(range(sections))
+    if settings.name != "kfold" and fold != 0:
+        raise InputError(f"fold {fold} does not exist; protocol {settings.name} has fold 0 alone")
     if settings.name == "paper":
         return Split("paper", 0, training=every, validation=(), test=())
     if settings.name == "official":

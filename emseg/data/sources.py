@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
 
-from emseg.data.check import check_stack, require_sound
+from emseg.data.check import check_stacks, require_sound
+from emseg.data.labelled import Labelled, read_labelled
 from emseg.data.labels import as_interior
-from emseg.data.stack import read_stack, stack_digest, write_stack
+from emseg.data.stack import stack_digest, write_stack
 from emseg.data.synthetic import make_synthetic
 from emseg.errors import InputError
-from emseg.files import atomic_folder
+from emseg.files import atomic_folder, hold, refusal
 
 SOURCES_FOLDER = Path("data/sources")
 SOURCE_FILES = ("images.tif", "labels.tif", "test-volume.tif", "test-labels.tif")
@@ -32,8 +37,7 @@ ISBI2012_PIXELS = {
 }
 """SHA-256 of the pixels in C order; the containers in circulation differ."""
 
-_IMAGE_NAMES = ("train-volume", "images", "image", "volume", "sections", "raw")
-_LABEL_NAMES = ("train-labels", "labels", "label", "masks", "annotations")
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -67,41 +71,26 @@ def load_source(name: str, folder: str | Path = SOURCES_FOLDER) -> Source:
         return read_source(location, name)
     if name == "synthetic":
         images, labels = make_synthetic()
-        return _source(name, images, labels)
+        return _source(name, Labelled(images, labels))
     raise InputError(f"no source named {name} in {folder}; bring it in with `emseg data add {name}`")
 
 
 def read_source(folder: Path, name: str) -> Source:
-    """Read a folder that holds images and labels, and perhaps a test stack.
-
-    Images are `images.tif` (or train-volume, volume, sections, raw; a folder of that name does too), labels are
-    `labels.tif` (or train-labels, masks, annotations). The test stack is test-volume with test-labels.
+    """Read a folder that holds images and labels, and perhaps a test stack; see `read_labelled`.
 
     Raises:
         InputError: images or labels are missing, damaged, or differ in number or size.
     """
-    images, labels = read_images_and_labels(folder)
-    test = [_locate(folder, (stem,)) for stem in ("test-volume", "test-labels")]
-    test_images = read_stack(test[0]) if test[0] else images[:0]
-    test_labels = read_stack(test[1]) if test[1] else labels[:0]
-    return _source(name, images, labels, test_images, test_labels, folder)
+    return _source(name, read_labelled(folder), folder)
 
 
-def read_images_and_labels(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The training images and labels of a folder as they are in the files, not yet checked against each other.
-
-    Raises:
-        InputError: one of them is missing or damaged.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; expected one that holds images and labels")
-    return (
-        read_stack(_find(folder, _IMAGE_NAMES, "images")),
-        read_stack(_find(folder, _LABEL_NAMES, "labels")),
-    )
-
-
-def add_source(name: str, origin: Path | None, folder: Path = SOURCES_FOLDER, progress: Progress | None = None) -> Path:
+def add_source(
+    name: str,
+    origin: Path | None,
+    folder: Path = SOURCES_FOLDER,
+    progress: Progress | None = None,
+    warn: Callable[[str], None] = lambda sentence: None,
+) -> Path:
     """Bring a source in: check it, then write it to `folder`/`name`, whole or not at all.
 
     Args:
@@ -109,28 +98,41 @@ def add_source(name: str, origin: Path | None, folder: Path = SOURCES_FOLDER, pr
         origin: the folder to copy from; None downloads isbi2012 or generates synthetic.
         folder: where sources live.
         progress: called with bytes done and bytes in all while downloading.
+        warn: see `read_labelled`.
 
     Returns:
         The folder that now holds images.tif and labels.tif.
 
     Raises:
-        InputError: the sections are missing, damaged, or do not pass `check_stack`.
+        InputError: the sections are missing, damaged, or do not pass `check_stacks`; or they cannot be written.
+        RunError: the disk is full.
     """
     if not name or name.startswith(".") or any(not (c.isalnum() or c in "-_.") for c in name):
         raise InputError(f"'{name}' cannot name a source; use letters, digits, '-', '_' and '.'")
-    if name == "synthetic" and origin is None:
-        source = _source(name, *make_synthetic())
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        raise InputError(f"{name[:20]}... is longer than {_LONGEST_NAME} bytes; choose a shorter name")
+    if name == "synthetic" and origin is not None:
+        raise InputError("synthetic names the sections that emseg generates; give your own another name")
+    if name == "synthetic":
+        source = _source(name, Labelled(*make_synthetic()))
     elif name == "isbi2012":
         source = read_source(origin, name) if origin else _downloaded(folder, progress)
         _verify_isbi2012(source)
+        require_sound(check_stacks(source.images, source.labels, source.test_images, source.test_labels), name)
     elif origin is None:
         raise InputError(f"{name} is not a built-in source (isbi2012, synthetic); say --from FOLDER")
     else:
-        require_sound(check_stack(*read_images_and_labels(origin)), str(origin))
-        source = read_source(origin, name)
-    with atomic_folder(folder / name, SOURCE_FILES) as temporary:
+        found = read_labelled(origin, warn)
+        require_sound(check_stacks(found.images, found.labels, found.test_images, found.test_labels), str(origin))
+        source = _source(name, found, origin)
+    target = folder / name
+    with _held(target), atomic_folder(target, SOURCE_FILES) as temporary:
         write_source(temporary, source)
-    return folder / name
+    return target
+
+
+def _held(path: Path) -> AbstractContextManager[None]:
+    return hold(path, f"another command is writing {path}; wait for it")
 
 
 def write_source(folder: Path, source: Source) -> None:
@@ -171,6 +173,8 @@ def download(url: str, path: Path, progress: Progress | None = None) -> None:
                     if progress:
                         progress(done, total)
     except (URLError, OSError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise refusal(partial, error) from error
         if getattr(error, "code", None) != 416:  # 416: the partial file is already complete
             raise InputError(
                 f"cannot download {url} ({getattr(error, 'reason', error)}); "
@@ -184,8 +188,9 @@ def download(url: str, path: Path, progress: Progress | None = None) -> None:
 
 def _downloaded(folder: Path, progress: Progress | None) -> Source:
     archive = folder / ".isbi2012.zip"
-    if not archive.exists():
-        download(ISBI2012_URL, archive, progress)
+    with _held(archive):
+        if not archive.exists():
+            download(ISBI2012_URL, archive, progress)
     with atomic_folder(folder / ".isbi2012", ("*.tif",)) as temporary:
         try:
             with zipfile.ZipFile(archive) as contents:
@@ -193,7 +198,7 @@ def _downloaded(folder: Path, progress: Progress | None) -> Source:
                     file = Path(member.filename).name
                     if file in ISBI2012_PIXELS or file == "test-labels.tif":
                         (temporary / file).write_bytes(contents.read(member))
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
             archive.unlink()
             raise InputError(f"{ISBI2012_URL} did not give a ZIP archive; try again, or use --from FOLDER") from error
         source = read_source(temporary, "isbi2012")
@@ -214,17 +219,11 @@ def _verify_isbi2012(source: Source) -> None:
             raise InputError(f"the pixels of {file} are not those of the ISBI 2012 challenge; fetch it again")
 
 
-def _source(
-    name: str,
-    images: np.ndarray,
-    labels: np.ndarray,
-    test_images: np.ndarray | None = None,
-    test_labels: np.ndarray | None = None,
-    folder: Path | None = None,
-) -> Source:
+def _source(name: str, found: Labelled, folder: Path | None = None) -> Source:
     where = str(folder or name)
-    test_images = images[:0] if test_images is None else test_images
-    test_labels = labels[:0] if test_labels is None else test_labels
+    images, labels = found.images, found.labels
+    test_images = images[:0] if found.test_images is None else found.test_images
+    test_labels = labels[:0] if found.test_labels is None else found.test_labels
     pairs = [("images", images, "labels", labels)]
     if len(test_labels):
         pairs.append(("test-volume", test_images, "test-labels", test_labels))
@@ -249,18 +248,3 @@ def _source(
         test_images,
         as_interior(test_labels, f"{where}: test-labels"),
     )
-
-
-def _find(folder: Path, stems: tuple[str, ...], what: str) -> Path:
-    found = _locate(folder, stems)
-    if found is None:
-        raise InputError(f"{folder} has no {what}: expected {what}.tif, or a folder {what} of single sections")
-    return found
-
-
-def _locate(folder: Path, stems: tuple[str, ...]) -> Path | None:
-    for stem in stems:
-        for candidate in (folder / f"{stem}.tif", folder / f"{stem}.tiff", folder / stem):
-            if candidate.exists():
-                return candidate
-    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -13,15 +14,22 @@ from emseg.errors import InputError
 from emseg.files import atomic_path
 
 
-def read_stack(path: str | Path) -> np.ndarray:
+def read_stack(path: str | Path, warn: Callable[[str], None] = lambda sentence: None) -> np.ndarray:
     """Read a whole stack: whatever `open_sections` opens.
 
-    Returns an array (Z, Y, X) with the dtype of the file: uint8, uint16, bool, float16 or float32.
+    Args:
+        path: of the stack.
+        warn: told in a sentence what the user should know, such as a gap in the numbers of a folder's files.
+
+    Returns:
+        (Z, Y, X) with the dtype of the file: uint8, uint16, bool, float16 or float32.
 
     Raises:
         InputError: see `open_sections`.
     """
     with closing(open_sections(path)) as sections:
+        for remark in sections.remarks:
+            warn(remark)
         return sections.read_all()
 
 

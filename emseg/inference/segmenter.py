@@ -70,7 +70,7 @@ class Segmenter:
 
         @functools.lru_cache(maxsize=2 * reach + 1)
         def checked(z: int) -> np.ndarray:
-            return _read(read, z)
+            return read_finite(read, z)
 
         def predicted(z: int) -> np.ndarray:
             near = np.clip(np.arange(z - reach, z + reach + 1), 0, count - 1)
@@ -102,11 +102,13 @@ class Segmenter:
         )
 
 
-def _read(read: Callable[[int], np.ndarray], z: int) -> np.ndarray:
-    try:
-        section = read(z)
-    except InputError as error:
-        raise InputError(f"section {z}: {error}") from error
+def read_finite(read: Callable[[int], np.ndarray], z: int) -> np.ndarray:
+    """Section z as (Y, X), as `read` gives it.
+
+    Raises:
+        InputError: it is damaged, or holds NaN or infinite grey levels.
+    """
+    section = read(z)
     if section.dtype.kind == "f" and not np.isfinite(section).all():
         raise InputError(f"section {z} holds NaN or infinite grey levels; mend it first")
     return section

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ import numpy as np
 from emseg.data.sections import Sections, open_sections
 from emseg.errors import InputError
 from emseg.files import atomic_folder, atomic_path, write_json
-from emseg.inference.segmenter import OUTPUT_TYPES, Output, Segmenter
+from emseg.inference.result import storage_of, write_tiff, write_zarr
+from emseg.inference.segmenter import OUTPUT_TYPES, Output, Segmenter, read_finite
+from emseg.inference.target import hold_target, own_files, partial_of, require_free, result_names
+from emseg.inference.target import targets_of as targets_of
 
 Report = Callable[[int, int], None]
 """Called with sections done and sections in all."""
@@ -42,82 +46,109 @@ def segment_file(
         target: where the result goes: a .tif for a TIFF or an image, a folder for a folder, a .zarr for a Zarr array.
             Axes, resolution and compression are those of the source.
         output: see `Segmenter.segment`.
-        overwrite: replace `target` if it exists.
+        overwrite: replace `target` if it is there; a folder only if it holds nothing but an earlier result.
         report: told about every finished section.
-        warn: told in a sentence when the sections look unlike the training data.
+        warn: told in a sentence what the user should know: sections that look unlike the training data, gaps in the
+            numbers of a folder's files, a compression that is not kept.
 
     Returns:
         `target`.
 
     Raises:
-        InputError: see `open_sections`; or `target` exists, is of the wrong kind, or cannot be written.
+        InputError: see `open_sections` and `require_free`; the sections are of another type than the training data
+            and look unlike them; another command writes to `target`, or it cannot be written.
+        RunError: the disk is full; the same command goes on where it stopped.
     """
     source, target = Path(source), Path(target)
-    if target.exists() and not overwrite:
-        raise InputError(f"{target} exists; give --overwrite to replace it")
-    sections = open_sections(source)
-    try:
-        _check_target(sections, target)
-        sampled = np.linspace(0, len(sections) - 1, min(_SAMPLED, len(sections))).round().astype(int)
-        # One section at a time: a section may be large.
-        sentences = {segmenter.difference(sections.read(int(z))[None]) for z in sampled} - {None}
-        if sentences:
-            warn(f"{source} is unlike the training data: {sorted(map(str, sentences))[0]}; expect a poor result")
-        partial = target.with_name(f".{target.name}.partial")
-        _begin(partial, _identity(segmenter, sections, output))
-        files = [partial / f"{z:06d}.npy" for z in range(len(sections))]
-        missing = {z for z, file in enumerate(files) if not file.is_file()}
-        results = segmenter.segment(sections.read, len(sections), output, sorted(missing))
-        for z, file in enumerate(files):
-            if z in missing:
-                try:
-                    result = next(results)
-                except InputError as error:
-                    raise InputError(f"{source}, {error}") from error
-                with atomic_path(file) as temporary, temporary.open("wb") as stream:
-                    np.save(stream, result, allow_pickle=False)
-            report(z + 1, len(sections))
-        _assemble(partial, sections, target, output)
-        shutil.rmtree(partial)
-    finally:
-        sections.close()
+    with closing(open_sections(source)) as sections:
+        require_free(sections, target, overwrite)
+        storage, sentence = storage_of(sections, output)
+        for remark in [*sections.remarks, *([sentence] if sentence else [])]:
+            warn(remark)
+        _compare_grey_levels(segmenter, sections, warn)
+        with _folders_for(target), hold_target(target):
+            # Another command may have finished it since.
+            require_free(sections, target, overwrite)
+            partial = partial_of(target)
+            try:
+                _segment_missing(segmenter, sections, partial, output, report)
+                _assemble(partial, sections, storage, target, output)
+            except InputError:
+                # Bad input stays so: there is nothing to go on with.
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+            shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
-def targets_of(sources: list[Path], output: Path, overwrite: bool) -> list[Path]:
-    """Where the result of each source goes: `output`, or, for several, a file of the same name in it.
-
-    Raises:
-        InputError: a source does not exist, a result does, or two sources have one name.
-    """
-    for source in sources:
-        if not source.exists():
-            raise InputError(
-                f"{source} does not exist; expected a TIFF stack, a folder of images, an image or a Zarr array"
-            )
-    if len(sources) == 1:
-        targets = [output]
-    else:
-        targets = [output / (f"{s.stem}.tif" if s.suffix.lower() == ".png" else s.name) for s in sources]
-    if len(set(targets)) < len(targets):
-        raise InputError("two inputs have one name; segment them into different folders")
-    for target in targets:
-        if target.exists() and not overwrite:
-            raise InputError(f"{target} exists; give --overwrite to replace it")
-    return targets
+def _compare_grey_levels(segmenter: Segmenter, sections: Sections, warn: Callable[[str], None]) -> None:
+    sampled = np.linspace(0, len(sections) - 1, min(_SAMPLED, len(sections))).round().astype(int)
+    sentences = set()
+    for z in sampled:
+        # One section at a time: a section may be large.
+        with _named(sections):
+            sentences.add(segmenter.difference(read_finite(sections.read, int(z))[None]))
+    if not (differences := sorted(sentence for sentence in sentences if sentence)):
+        return
+    normalization = segmenter.predictor.normalization
+    if normalization is not None and normalization.is_of(sections.dtype):
+        warn(f"{sections.path} is unlike the training data: {differences[0]}; expect a poor result")
+    elif normalization is not None:
+        trained = "8-bit" if normalization.is_of(np.dtype(np.uint8)) else "16-bit"
+        raise InputError(
+            f"{sections.path} is {sections.dtype} but {segmenter.name} was trained on {trained} sections, and "
+            f"{differences[0]}; scale its grey levels to theirs and save it as {trained}"
+        )
 
 
-def _check_target(sections: Sections, target: Path) -> None:
-    if target.resolve() == sections.path.resolve():
-        raise InputError(f"{target} is the input itself; choose another output")
-    expected = {"tiff": (".tif", ".tiff"), "image": (".tif", ".tiff"), "zarr": (".zarr",), "folder": ("",)}
-    if target.suffix.lower() not in expected[sections.kind]:
-        kind = {"tiff": "a .tif file", "image": "a .tif file", "zarr": "a .zarr folder", "folder": "a folder"}
-        raise InputError(f"{target}: the result of {sections.path} is {kind[sections.kind]}; name it so")
+def _segment_missing(segmenter: Segmenter, sections: Sections, partial: Path, output: Output, report: Report) -> None:
+    """Segment what an earlier, killed job has not: one file per section in `partial`."""
+    _begin(partial, _identity(segmenter, sections, output))
+    missing = {z for z in range(len(sections)) if not _is_whole(partial, z, sections, output)}
+    results = segmenter.segment(sections.read, len(sections), output, sorted(missing))
+    for z in range(len(sections)):
+        if z in missing:
+            with _named(sections):
+                result = next(results)
+            with atomic_path(_finished(partial, z)) as temporary, temporary.open("wb") as stream:
+                np.save(stream, result, allow_pickle=False)
+        report(z + 1, len(sections))
+
+
+@contextmanager
+def _named(sections: Sections) -> Iterator[None]:
+    """A sentence about a section says of which file."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{target.parent} cannot be made: {error.strerror}; choose another output") from error
+        yield
+    except InputError as error:
+        if str(error).startswith(str(sections.path)):
+            raise
+        raise InputError(f"{sections.path}, {error}") from error
+
+
+def _finished(partial: Path, z: int) -> Path:
+    return partial / f"{z:06d}.npy"
+
+
+def _is_whole(partial: Path, z: int, sections: Sections, output: Output) -> bool:
+    try:
+        found = np.load(_finished(partial, z), mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return found.shape == sections.shape[1:] and found.dtype == OUTPUT_TYPES[output]
+
+
+@contextmanager
+def _folders_for(target: Path) -> Iterator[None]:
+    """Folders that are made for `target` go again when the work is refused."""
+    absent = [folder for folder in target.parents if not folder.exists()]
+    try:
+        yield
+    except InputError:
+        for folder in absent:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _identity(segmenter: Segmenter, sections: Sections, output: str) -> dict[str, Any]:
@@ -138,71 +169,27 @@ def _identity(segmenter: Segmenter, sections: Sections, output: str) -> dict[str
 def _begin(partial: Path, identity: dict[str, Any]) -> None:
     """Keep what an earlier, identical job has finished; drop what another one has."""
     manifest = partial / "job.json"
-    if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8")) == json.loads(json.dumps(identity)):
-        return
+    with suppress(OSError, ValueError):
+        if json.loads(manifest.read_text(encoding="utf-8")) == json.loads(json.dumps(identity)):
+            return
     shutil.rmtree(partial, ignore_errors=True)
     write_json(manifest, identity)
 
 
-def _assemble(partial: Path, sections: Sections, target: Path, output: Output) -> None:
+def _assemble(partial: Path, sections: Sections, storage: dict[str, Any], target: Path, output: Output) -> None:
     def result(z: int) -> np.ndarray:
-        return np.load(partial / f"{z:06d}.npy", mmap_mode="r")
+        return np.load(_finished(partial, z), mmap_mode="r", allow_pickle=False)
 
+    shape, numbers = sections.shape, range(len(sections))
+    count = len(sections) if storage.get("is_stack") else None
     if sections.kind == "zarr":
-        with atomic_folder(target, ()) as folder:
-            _write_zarr(folder, sections, result, output)
+        with atomic_folder(target, own_files(sections)) as folder:
+            write_zarr(folder, result, shape, storage, output)
     elif sections.kind == "folder":
-        with atomic_folder(target, ()) as folder:
-            for z, name in enumerate(sections.names):
-                _write_tiff(folder / f"{Path(name).stem}.tif", sections, [result(z)], output)
+        count = None if count is None else 1
+        with atomic_folder(target, own_files(sections)) as folder:
+            for z, name in enumerate(result_names(sections.names)):
+                write_tiff(folder / name, [result(z)], count, shape[1:], storage, output)
     else:
         with atomic_path(target) as temporary:
-            _write_tiff(temporary, sections, (result(z) for z in range(len(sections))), output)
-
-
-def _write_tiff(path: Path, sections: Sections, results: Any, output: Output) -> None:
-    import tifffile
-
-    facts = sections.page
-    pages = 1 if sections.kind == "folder" else len(sections)
-    shape = (pages, *sections.shape[1:]) if facts.get("is_stack") and pages >= 1 else sections.shape[1:]
-    size = int(np.prod(shape)) * OUTPUT_TYPES[output].itemsize
-    options: dict[str, Any] = {"compression": facts.get("compression")}
-    metadata: dict[str, Any] = {"axes": "ZYX" if len(shape) == 3 else "YX"}
-    imagej = facts.get("imagej")
-    # ImageJ's own form knows no compression, and no more than 4 GiB.
-    as_imagej = imagej is not None and options["compression"] is None and size < 2**32
-    if as_imagej and imagej:
-        metadata |= {key: imagej[key] for key in ("spacing", "unit") if key in imagej}
-    if facts.get("ome") is not None:
-        metadata |= facts["ome"]
-    if facts.get("resolution"):
-        options["resolution"] = facts["resolution"]
-        options["resolutionunit"] = facts["resolution_unit"]
-    with tifffile.TiffWriter(
-        path, imagej=as_imagej, ome=facts.get("ome") is not None, bigtiff=size > 2**31 and not as_imagej
-    ) as tiff:
-        tiff.write(
-            iter(results),
-            shape=shape,
-            dtype=OUTPUT_TYPES[output],
-            photometric="minisblack",
-            metadata=metadata,
-            **options,
-        )
-
-
-def _write_zarr(folder: Path, sections: Sections, result: Callable[[int], np.ndarray], output: Output) -> None:
-    import zarr
-
-    _, height, width = sections.shape
-    array = zarr.create_array(
-        folder,
-        shape=sections.shape,
-        chunks=(1, min(height, 1024), min(width, 1024)),
-        dtype=OUTPUT_TYPES[output],
-        overwrite=True,
-        **sections.page,
-    )
-    for z in range(len(sections)):
-        array[z] = result(z)
+            write_tiff(temporary, (result(z) for z in numbers), count, shape[1:], storage, output)
