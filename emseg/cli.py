@@ -124,11 +124,14 @@ def train(
         emseg train unet2 --seed 1 --set data.source=isbi2012 --set training.epochs=20
     """
     from emseg.data.sources import load_source
-    from emseg.settings import load_settings
+    from emseg.settings import check_seed, load_settings
     from emseg.tracking.publish import live_mirror
     from emseg.training.record import run_name
     from emseg.training.run import check_settings, load_or_make_augmented, train_model
 
+    check_seed(seed)
+    if maximum_steps is not None and maximum_steps < 1:
+        raise InputError(f"--maximum-steps is at least 1, not {maximum_steps}")
     budget = [] if budget_minutes is None else [f"models.{model}.training.budget_minutes={budget_minutes}"]
     settings = load_settings(settings_file, [*(change or []), *budget])
     settings.recipe(model)
@@ -320,7 +323,7 @@ def tune(
 
     from emseg.data.sources import load_source
     from emseg.reporting.terminal import print_table
-    from emseg.settings import load_settings
+    from emseg.settings import check_seed, load_settings
     from emseg.tracking.tuning import StudyMirror
     from emseg.tuning.figures import draw_study
     from emseg.tuning.progress import TrialLines
@@ -328,6 +331,7 @@ def tune(
     from emseg.tuning.result import apply_best, as_text, trials_table
     from emseg.tuning.study import POINT, Events, best_of, open_study, run_worker
 
+    check_seed(seed)
     if trial is not None and not apply:
         raise InputError("--trial goes with --apply")
     limit = [] if trials is None else [f"tuning.trials={trials}"]
