@@ -30,6 +30,7 @@ data_app = typer.Typer(help="Bring labelled sections in, and check them.", no_ar
 app.add_typer(data_app, name="data")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+Wide = Annotated[bool, typer.Option("--wide", help="Every column, whatever the width of the terminal.")]
 
 
 def main() -> None:
@@ -195,9 +196,10 @@ def leaderboard(
     folder: Annotated[Path, typer.Argument(help="Where to look for evaluated runs.")] = Path("runs"),
     csv: Annotated[Path | None, typer.Option(help="Also write CSV.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Also write Markdown.")] = None,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rank evaluated runs beside the study's rows: one table per data and protocol.
+    """Rank evaluated runs: one table per data and protocol, on the challenge's sections beside the study's rows.
 
     Examples:
 
@@ -206,11 +208,11 @@ def leaderboard(
         emseg leaderboard workspaces/isbi2012-quick --markdown isbi2012.md
     """
     from emseg.files import write_text
-    from emseg.reporting.leaderboard import as_markdown, as_numbers, find_evaluations, make_boards
+    from emseg.reporting.leaderboard import as_csv, as_markdown, as_numbers, find_evaluations, make_boards
 
     boards = make_boards(find_evaluations(folder))
     if csv:
-        write_text(csv, as_numbers(boards).to_csv(index=False, float_format="%.6f"))
+        write_text(csv, as_csv(as_numbers(boards)))
     if markdown:
         write_text(markdown, as_markdown(boards))
     if as_json:
@@ -218,7 +220,7 @@ def leaderboard(
     else:
         from emseg.reporting.terminal import print_boards
 
-        print_boards(boards)
+        print_boards(boards, wide)
 
 
 @app.command()
@@ -372,7 +374,7 @@ def tune(
 
 
 @app.command()
-def registry(as_json: AsJson = False) -> None:
+def registry(wide: Wide = False, as_json: AsJson = False) -> None:
     """List the registered versions and their paired difference to the champion.
 
     Versions scored on other data, another protocol or another fold stand apart: they do not rank.
@@ -393,7 +395,7 @@ def registry(as_json: AsJson = False) -> None:
     if not groups:
         print("nothing is registered yet; `make benchmark` or `emseg publish` registers evaluated runs")
     for title, table in as_tables(groups):
-        print_table(title, table)
+        print_table(title, table, wide)
 
 
 @app.command()

@@ -9,7 +9,9 @@ from emseg.metrics import score_stack
 from emseg.metrics.scoring import Scores
 
 
-def make_run(folder, name, error, protocol="heldout", seed=0, model="unet2", variation="", profile="best"):
+def make_run(
+    folder, name, error, protocol="heldout", seed=0, model="unet2", variation="", profile="best", dataset="cortex"
+):
     """A run whose prediction has a share `error` of its pixels wrong, as it lies on disk."""
     label = np.random.default_rng(9).random((5, 40, 40)) < 0.8
     wrong = np.random.default_rng(seed).random(label.shape) < error
@@ -43,7 +45,7 @@ def make_run(folder, name, error, protocol="heldout", seed=0, model="unet2", var
     (run / "training" / "history.csv").write_text("epoch,train_loss,validation_pixel_error\n1,0.5,0.2\n2,0.3,0.1\n")
     metrics = {
         "model": model,
-        "dataset": "cortex",
+        "dataset": dataset,
         "protocol": protocol,
         "leaks": scores.leaks,
         "data_digest": "d" * 32,
