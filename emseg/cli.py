@@ -12,14 +12,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from emseg.errors import InputError, ending
+from emseg.errors import STOPPED, STOPPED_SENTENCE, InputError, ending
 from emseg.settings import CellMethod
 
 if TYPE_CHECKING:
     from emseg.data.sources import Progress
 
+
+class _Commands(TyperGroup):
+    """Commands that Ctrl-C ends with one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print(f"emseg: {STOPPED_SENTENCE}", file=sys.stderr)
+            raise typer.Exit(STOPPED) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Benchmark platform for segmenting neuronal membranes in electron-microscopy sections.",
     no_args_is_help=True,
     add_completion=False,

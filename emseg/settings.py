@@ -8,7 +8,16 @@ from typing import Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from emseg.errors import InputError
-from emseg.settings_base import LARGEST_SEED, DropoutRate, Name, Seed, SettingsPart, ValidationMetric, validated
+from emseg.settings_base import (
+    DATA_NAME,
+    LARGEST_SEED,
+    DropoutRate,
+    Name,
+    Seed,
+    SettingsPart,
+    ValidationMetric,
+    validated,
+)
 from emseg.settings_file import assign, merge, profile_values, read_yaml
 from emseg.settings_tuning import RangeSettings, SpaceSettings, TuningSettings
 
@@ -34,7 +43,7 @@ LEAKING_PROTOCOLS = ("paper",)
 class DataSettings(SettingsPart):
     """Which labelled sections."""
 
-    source: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    source: str = Field(pattern=DATA_NAME)
 
 
 class ProtocolSettings(SettingsPart):

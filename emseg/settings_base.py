@@ -17,6 +17,7 @@ Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 DropoutRate = Annotated[float, Field(ge=0, le=0.95)]
 Name = Annotated[str, Field(pattern=r"^\w[\w-]*$")]
 """Of a model: it becomes the name of folders."""
+DATA_NAME = r"^\w[\w.-]*$"
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 

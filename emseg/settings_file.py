@@ -83,6 +83,18 @@ def parse_yaml(text: str | bytes, where: str) -> Any:
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())[:160]}") from error
 
 
+def read_file(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({(error.strerror or str(error)).lower()})") from error
+
+
 def as_yaml(values: dict[str, Any]) -> str:
     """Plain values as YAML text."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
@@ -94,11 +106,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is not, or cannot be read.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({(error.strerror or str(error)).lower()})") from error
-    values = parse_yaml(content, str(path))
+    values = parse_yaml(read_file(path), str(path))
     if not isinstance(values, dict):
         raise InputError(f"{path} must be a mapping of settings")
     return values

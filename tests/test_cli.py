@@ -1,7 +1,9 @@
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -226,6 +228,30 @@ def test_unreachable_store_is_one_sentence(project, emseg, monkeypatch):
     assert code == 1
     assert "cannot be reached" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("stage", ["command", "pipeline"])
+def test_ctrl_c_is_one_line_and_exit_code_130(project, stage):
+    if stage == "command":
+        command = ["-m", "emseg.cli", "train", "dmcn", "--set", "training.epochs=100000"]
+        history = project / "runs/single/dmcn-fold0-seed0/training/history.csv"
+    else:
+        job = "{model: dmcn, data: cortex, protocol: heldout, set: {training: {epochs: 100000}}}"
+        (project / "jobs.yaml").write_text(f"- {job}\n")
+        command = ["-m", "pipelines.jobs", "jobs.yaml", "--out", "out"]
+        history = project / "out/runs/cortex-default-heldout/dmcn-fold0-seed0/training/history.csv"
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not history.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1].endswith("stopped; the same command goes on where it can")
+    assert "Traceback" not in said
+    assert "KeyboardInterrupt" not in said
 
 
 def test_evaluating_on_other_data_is_refused(project, emseg, stack):
