@@ -12,14 +12,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from emseg.errors import InputError, ending
+from emseg.errors import STOPPED, STOPPED_SENTENCE, InputError, ending
 from emseg.settings import CellMethod
 
 if TYPE_CHECKING:
     from emseg.data.sources import Progress
 
+
+class _Commands(TyperGroup):
+    """Commands that Ctrl-C ends with one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print(f"emseg: {STOPPED_SENTENCE}", file=sys.stderr)
+            raise typer.Exit(STOPPED) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Benchmark platform for segmenting neuronal membranes in electron-microscopy sections.",
     no_args_is_help=True,
     add_completion=False,
@@ -30,6 +45,7 @@ data_app = typer.Typer(help="Bring labelled sections in, and check them.", no_ar
 app.add_typer(data_app, name="data")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+Wide = Annotated[bool, typer.Option("--wide", help="Every column, whatever the width of the terminal.")]
 
 
 def main() -> None:
@@ -128,11 +144,14 @@ def train(
         emseg train unet2 --seed 1 --set data.source=isbi2012 --set training.epochs=20
     """
     from emseg.data.sources import load_source
-    from emseg.settings import load_settings
+    from emseg.settings import check_seed, load_settings
     from emseg.tracking.publish import live_mirror
     from emseg.training.record import run_name
     from emseg.training.run import check_settings, load_or_make_augmented, train_model
 
+    check_seed(seed)
+    if maximum_steps is not None and maximum_steps < 1:
+        raise InputError(f"--maximum-steps is at least 1, not {maximum_steps}")
     budget = [] if budget_minutes is None else [f"models.{model}.training.budget_minutes={budget_minutes}"]
     settings = load_settings(settings_file, [*(change or []), *budget])
     settings.recipe(model)
@@ -197,9 +216,10 @@ def leaderboard(
     folder: Annotated[Path, typer.Argument(help="Where to look for evaluated runs.")] = Path("runs"),
     csv: Annotated[Path | None, typer.Option(help="Also write CSV.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Also write Markdown.")] = None,
+    wide: Wide = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rank evaluated runs beside the study's rows: one table per data and protocol.
+    """Rank evaluated runs: one table per data and protocol, on the challenge's sections beside the study's rows.
 
     Runs that are damaged, or whose scores belong to other weights, are named and passed by; exit code 1 then.
 
@@ -210,14 +230,14 @@ def leaderboard(
         emseg leaderboard workspaces/isbi2012-quick --markdown isbi2012.md
     """
     from emseg.files import write_text
-    from emseg.reporting.leaderboard import as_markdown, as_numbers, make_boards, sound_evaluations
+    from emseg.reporting.leaderboard import as_csv, as_markdown, as_numbers, make_boards, sound_evaluations
 
     evaluations, damaged = sound_evaluations(folder)
     for sentence in damaged:
         _warn(f"passed by: {sentence}")
     boards = make_boards(evaluations)
     if csv:
-        write_text(csv, as_numbers(boards).to_csv(index=False, float_format="%.6f"))
+        write_text(csv, as_csv(as_numbers(boards)))
     if markdown:
         write_text(markdown, as_markdown(boards))
     if as_json:
@@ -225,7 +245,7 @@ def leaderboard(
     else:
         from emseg.reporting.terminal import print_boards
 
-        print_boards(boards)
+        print_boards(boards, wide)
     if damaged:
         raise typer.Exit(1)
 
@@ -332,7 +352,7 @@ def tune(
 
     from emseg.data.sources import load_source
     from emseg.reporting.terminal import print_table
-    from emseg.settings import load_settings
+    from emseg.settings import check_seed, load_settings
     from emseg.tracking.tuning import StudyMirror
     from emseg.tuning.figures import draw_study
     from emseg.tuning.progress import TrialLines
@@ -340,6 +360,7 @@ def tune(
     from emseg.tuning.result import apply_best, as_text, trials_table
     from emseg.tuning.study import POINT, Events, best_of, open_study, run_worker
 
+    check_seed(seed)
     if trial is not None and not apply:
         raise InputError("--trial goes with --apply")
     limit = [] if trials is None else [f"tuning.trials={trials}"]
@@ -380,7 +401,7 @@ def tune(
 
 
 @app.command()
-def registry(as_json: AsJson = False) -> None:
+def registry(wide: Wide = False, as_json: AsJson = False) -> None:
     """List the registered versions and their paired difference to the champion.
 
     Versions scored on other data, another protocol or another fold stand apart: they do not rank.
@@ -401,7 +422,7 @@ def registry(as_json: AsJson = False) -> None:
     if not groups:
         print("nothing is registered yet; `make benchmark` or `emseg publish` registers evaluated runs")
     for title, table in as_tables(groups):
-        print_table(title, table)
+        print_table(title, table, wide)
 
 
 @app.command()

@@ -2,6 +2,10 @@
 
 import errno
 
+STOPPED = 130
+"""Exit code of a command that Ctrl-C ended."""
+STOPPED_SENTENCE = "stopped; the same command goes on where it can"
+
 
 class InputError(ValueError):
     """Bad input: one sentence that says what is wrong, in which file or field, and what would be right.

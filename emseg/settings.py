@@ -5,31 +5,48 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from emseg.errors import InputError
+from emseg.settings_base import (
+    DATA_NAME,
+    LARGEST_SEED,
+    DropoutRate,
+    Name,
+    Seed,
+    SettingsPart,
+    ValidationMetric,
+    validated,
+)
+from emseg.settings_file import assign, merge, profile_values, read_yaml
+from emseg.settings_tuning import RangeSettings, SpaceSettings, TuningSettings
+
+__all__ = [  # what other modules import from here
+    "RangeSettings",
+    "SpaceSettings",
+    "TuningSettings",
+    "ValidationMetric",
+    "load_settings",
+    "merge",
+    "profile_values",
+    "read_yaml",
+    "validate_settings",
+]
 
 ProtocolName = Literal["paper", "heldout", "kfold", "official"]
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
-ValidationMetric = Literal["v_rand", "v_info", "iou", "dice", "pixel_error"]
-"""V_rand and V_info at a threshold chosen on the other half of the validation sections, the others at 0.5."""
 CellMethod = Literal["threshold", "agglomeration"]
 LEAKING_PROTOCOLS = ("paper",)
 """Protocols whose test images are warped copies of training sections: upper bounds, not generalisation."""
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class DataSettings(_Settings):
+class DataSettings(SettingsPart):
     """Which labelled sections."""
 
-    source: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    source: str = Field(pattern=DATA_NAME)
 
 
-class ProtocolSettings(_Settings):
+class ProtocolSettings(SettingsPart):
     """How sections are divided between training, validation and test."""
 
     name: ProtocolName
@@ -37,7 +54,7 @@ class ProtocolSettings(_Settings):
     """`heldout`: how many sections at the end of the stack are tested on."""
     validation: int = Field(ge=1)
     """How many sections at the end of the training block choose the checkpoint."""
-    blocks: int = Field(ge=2)
+    blocks: int = Field(ge=2, le=1000)
     """`kfold`: into how many contiguous blocks the stack is cut."""
     folds: list[int] = Field(min_length=1)
     """Which folds are run: [0] except for `kfold`."""
@@ -46,11 +63,12 @@ class ProtocolSettings(_Settings):
     def _folds_exist(self) -> ProtocolSettings:
         limit = self.blocks if self.name == "kfold" else 1
         if any(fold not in range(limit) for fold in self.folds) or len(set(self.folds)) < len(self.folds):
-            raise ValueError(f"folds must be different numbers from 0 to {limit - 1} under protocol {self.name}")
+            allowed = f"different numbers from 0 to {limit - 1}" if limit > 1 else "[0]"
+            raise ValueError(f"folds must be {allowed} under protocol {self.name}")
         return self
 
 
-class AugmentSettings(_Settings):
+class AugmentSettings(SettingsPart):
     """The random warp and the intensity jitter of one image; 0 turns a term off."""
 
     rotation: float = Field(default=90.0, ge=0, le=180)
@@ -63,7 +81,7 @@ class AugmentSettings(_Settings):
     """Share, each axis."""
     flip: bool = True
     """Flip each axis with probability one half."""
-    elastic_amplitude: float = Field(default=0.0, ge=0)
+    elastic_amplitude: float = Field(default=0.0, ge=0, le=100)
     """Standard deviation of the displacement, pixels."""
     elastic_spacing: float = Field(default=64.0, ge=4)
     """Distance between the control points of the displacement, pixels."""
@@ -83,13 +101,13 @@ class AugmentSettings(_Settings):
 class AugmentedSetSettings(AugmentSettings):
     """The augmented set that DVC versions."""
 
-    count: int = Field(ge=1)
-    seed: int = Field(ge=0)
+    count: int = Field(ge=1, le=100_000)
+    seed: Seed
     separation_limit: float = Field(ge=1, le=200)
     """d1 + d2 is stored up to this distance, pixels."""
 
 
-class WeightMapSettings(_Settings):
+class WeightMapSettings(SettingsPart):
     """w(x) = w_c(x) + w0 exp(-(d1 + d2)^2 / (2 sigma^2))."""
 
     w0: float = Field(ge=0)
@@ -99,12 +117,12 @@ class WeightMapSettings(_Settings):
     """Whether a probability of one half stays one half under the weights; without, membranes come out thicker."""
 
 
-class NetworkSettings(_Settings):
+class NetworkSettings(SettingsPart):
     """Changes to the catalog's layout; what is absent stays as the catalog has it."""
 
-    base_channels: int | None = Field(default=None, ge=1)
+    base_channels: int | None = Field(default=None, ge=1, le=512)
     depth: int | None = Field(default=None, ge=1, le=8)
-    dropout: float | list[float] | None = None
+    dropout: DropoutRate | list[DropoutRate] | None = None
     padding: Literal["same", "valid"] | None = None
     normalization: Literal["batch", "none"] | None = None
     neighbours: int | None = Field(default=None, ge=0, le=3)
@@ -116,14 +134,14 @@ class NetworkSettings(_Settings):
         return self.model_dump(exclude_none=True)
 
 
-class EarlyStoppingSettings(_Settings):
+class EarlyStoppingSettings(SettingsPart):
     """Stop when a metric has not improved for `patience` epochs."""
 
     metric: Literal["train_loss"] | ValidationMetric
     patience: int = Field(ge=1)
 
 
-class RecipeSettings(_Settings):
+class RecipeSettings(SettingsPart):
     """How a network is trained."""
 
     optimizer: Literal["adam", "adamw", "muon"]
@@ -132,18 +150,18 @@ class RecipeSettings(_Settings):
     weight_decay: float = Field(ge=0)
     schedule: Literal["constant", "cosine"]
     warmup_epochs: float = Field(ge=0)
-    epochs: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=100_000)
     budget_minutes: float | None = Field(gt=0)
     """Stop after so much training time, with the schedule fitted to it; null: after `epochs`, whatever they take."""
     augmentation: Literal["stored", "fresh"]
     """Crops of the augmented images that DVC versions, or crops of the sections themselves, each warped anew."""
-    augmentation_strength: float = Field(gt=0)
+    augmentation_strength: float = Field(gt=0, le=10)
     """Of fresh augmentation: its ranges are multiplied by this."""
     weight_average: float = Field(ge=0, lt=1)
     """Share that a step keeps of the running mean of the weights, which is validated and kept; 0: no mean."""
-    images_per_epoch: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    micro_batch: int | None = Field(ge=1)
+    images_per_epoch: int = Field(ge=1, le=1_000_000)
+    batch: int = Field(ge=1, le=4096)
+    micro_batch: int | None = Field(ge=1, le=4096)
     """Images that go through the network at once; gradients of a batch are accumulated. null: the batch."""
     precision: Literal["auto", "float32", "bfloat16"]
     """Of training and prediction; auto: bfloat16 where the device has instructions for it."""
@@ -165,7 +183,7 @@ class RecipeSettings(_Settings):
     (`emseg.inference.agglomeration`). Images of protocol `paper` have no neighbours: there always by threshold."""
 
 
-class ModelSettings(_Settings):
+class ModelSettings(SettingsPart):
     """One model of the benchmark: what differs from the catalog and from `training`."""
 
     architecture: str | None = None
@@ -174,8 +192,9 @@ class ModelSettings(_Settings):
     dice_weight: float = Field(default=1.0, ge=0)
     """Of Dice beside half the cross-entropy in bce_dice; the study's is 1."""
     weight_map: WeightMapSettings | None = None
+    """Of weighted_bce; keys that are absent are those of the shared `weight_map`."""
     network: NetworkSettings = NetworkSettings()
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default={})
 
     @model_validator(mode="after")
     def _weight_map_where_used(self) -> ModelSettings:
@@ -184,7 +203,7 @@ class ModelSettings(_Settings):
         return self
 
 
-class PromotionSettings(_Settings):
+class PromotionSettings(SettingsPart):
     """The rule by which a version becomes champion."""
 
     metric: Literal["v_rand", "v_info", "iou", "dice", "pixel_error", "warping_error"]
@@ -201,92 +220,46 @@ class PromotionSettings(_Settings):
     """Refuse versions trained with uncommitted changes."""
 
 
-class RangeSettings(_Settings):
-    """Numbers from `low` to `high`."""
-
-    low: float
-    high: float
-    step: float | None = Field(default=None, gt=0)
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> RangeSettings:
-        if self.low >= self.high:
-            raise ValueError(f"low must be below high, not {self.low:g} and {self.high:g}")
-        if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("a logarithmic range needs low above 0 and takes no step")
-        return self
-
-
-class SpaceSettings(_Settings):
-    """What a study searches; what is absent stays as the model has it."""
-
-    base_channels: RangeSettings | None = None
-    depth: RangeSettings | None = None
-    dropout: list[Literal["off", "study"] | float] | None = Field(default=None, min_length=1)
-    """`study`: the catalog's rates, which rise with depth; a number: that rate everywhere."""
-    loss: list[Literal["bce", "weighted_bce", "bce_dice"]] | None = Field(default=None, min_length=1)
-    dice_weight: RangeSettings | None = None
-    """Searched only where the loss is bce_dice."""
-    w0: RangeSettings | None = None
-    """Searched only where the loss is weighted_bce; so is sigma."""
-    sigma: RangeSettings | None = None
-    learning_rate: RangeSettings | None = None
-    weight_decay: RangeSettings | None = None
-    augmentation_strength: RangeSettings | None = None
-    """Needs fresh augmentation."""
-
-    @model_validator(mode="after")
-    def _something_to_search(self) -> SpaceSettings:
-        if not self.model_dump(exclude_none=True):
-            raise ValueError("the space is empty; name at least one of its settings")
-        return self
-
-
-class TuningSettings(_Settings):
-    """A study: which model, how long, over what."""
-
-    model: str
-    metric: ValidationMetric
-    trials: int = Field(ge=1)
-    cost: Literal["gflop", "seconds"] | None
-    """A second objective, which is to be small: GFLOP per crop and step, or seconds of training. With it there is
-    a front of best trials instead of one, and none is pruned."""
-    resource: Literal["epochs", "seconds"]
-    """What pruning counts in: a trial's epochs, or its seconds of training."""
-    minimum_resource: int = Field(ge=1)
-    """Before a trial may be pruned; rungs of successive halving follow at multiples of 3. The trials a study starts
-    with, the current settings and the study's, are never pruned."""
-    largest_gflop: float | None = Field(gt=0)
-    """Per crop and step; larger networks are not trained."""
-    space: SpaceSettings
-
-
-class Settings(_Settings):
+class Settings(SettingsPart):
     """Everything in params.yaml."""
 
     data: DataSettings
     protocol: ProtocolSettings
     augment: AugmentedSetSettings
     weight_map: WeightMapSettings
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
     training: RecipeSettings
     promotion: PromotionSettings
     tuning: TuningSettings
     benchmark: list[str] = Field(min_length=1)
-    models: dict[str, ModelSettings]
+    models: dict[Name, ModelSettings]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weight_maps_inherited(cls, values: Any) -> Any:
+        """What a model's weight map does not say, the shared one does."""
+        if not isinstance(values, dict) or not isinstance(values.get("models"), dict):
+            return values
+        shared, models = values.get("weight_map"), dict(values["models"])
+        for name, entry in models.items():
+            if isinstance(entry, dict) and entry.get("loss") == "weighted_bce" and isinstance(shared, dict):
+                own = entry.get("weight_map")
+                if own is None or isinstance(own, dict):
+                    models[name] = entry | {"weight_map": shared | (own or {})}
+        return values | {"models": models}
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        for key in ("seeds", "benchmark"):
+            values = getattr(self, key)
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise ValueError(f"{key} names {twice[0]} twice")
         for name in self.benchmark:
             if name not in self.models:
                 raise ValueError(f"benchmark names {name}, which has no entry under models")
         if self.tuning.model not in self.models:
             raise ValueError(f"tuning.model is {self.tuning.model}, which has no entry under models")
-        for name, model in self.models.items():
-            is_own = model.architecture is None
-            if is_own and model.weight_map is not None and model.weight_map != self.weight_map:
-                raise ValueError(f"models.{name}.weight_map must be the shared one: write `weight_map: *weight_map`")
+        for name in self.models:
             self.recipe(name)
         return self
 
@@ -298,7 +271,7 @@ class Settings(_Settings):
         """
         if model not in self.models:
             raise InputError(f"no model {model} under models; there are {', '.join(self.models)}")
-        return _validated(
+        return validated(
             RecipeSettings,
             self.training.model_dump() | self.models[model].training,
             f"models.{model}.training.",
@@ -316,30 +289,18 @@ def load_settings(path: str | Path = "params.yaml", assignments: list[str] | Non
         raise InputError(f"{path} does not exist; run this where params.yaml is")
     values = read_yaml(path)
     for assignment in assignments or []:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise InputError(f"'{assignment}' is not KEY=VALUE, such as training.epochs=2")
-        change: Any = yaml.safe_load(text)
-        for part in reversed(key.split(".")):
-            change = {part: change}
-        merge(values, change)
+        assign(values, assignment)
     return validate_settings(values, f"{path}: ")
 
 
-def profile_values(project: Path, profile: str | None, changes: dict[str, Any]) -> dict[str, Any]:
-    """params.yaml with a profile of profiles.yaml and then `changes` laid over it, not yet validated.
+def check_seed(seed: int) -> None:
+    """Refuse what is no seed.
 
     Raises:
-        InputError: there is no such profile, or a file is missing or not YAML.
+        InputError: it is below 0 or above `LARGEST_SEED`.
     """
-    values = read_yaml(project / "params.yaml")
-    if profile is not None:
-        profiles = read_yaml(project / "profiles.yaml")
-        if profile not in profiles:
-            raise InputError(f"no profile {profile} in profiles.yaml; there are {', '.join(profiles)}")
-        merge(values, profiles[profile] or {})
-    merge(values, changes)
-    return values
+    if not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"--seed is a whole number from 0 to {LARGEST_SEED}, not {seed}")
 
 
 def validate_settings(values: dict[str, Any], where: str) -> Settings:
@@ -348,46 +309,4 @@ def validate_settings(values: dict[str, Any], where: str) -> Settings:
     Raises:
         InputError: a key is unknown, missing, or of the wrong type; the sentence begins with `where`.
     """
-    return _validated(Settings, values, where)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that is a mapping.
-
-    Raises:
-        InputError: it is not.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} must be a mapping of settings")
-    return values
-
-
-def merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Write `changes` into `values`, level by level, in place, so that shared (`*alias`) parts stay shared."""
-    for key, change in changes.items():
-        if isinstance(change, dict) and isinstance(values.get(key), dict):
-            merge(values[key], change)
-        else:
-            values[key] = change
-
-
-def _validated(kind: type[Any], values: dict[str, Any], where: str) -> Any:
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise InputError("; ".join(_sentence(where, problem) for problem in error.errors())) from error
-
-
-def _sentence(where: str, problem: Any) -> str:
-    key = where + ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"{key} is not a setting"
-    if problem["type"] == "missing":
-        return f"{key} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(problem["input"], dict) else f" (it is {problem['input']!r})"
-    return f"{key.rstrip('. ')}: {message[0].lower()}{message[1:]}{shown}"
+    return validated(Settings, values, where)

@@ -3,7 +3,7 @@
 from emseg.files import write_text
 from emseg.reporting.evaluation import evaluation_folder
 from emseg.reporting.figures import comparison_figure, learning_curves_figure, save_figure
-from emseg.reporting.leaderboard import as_markdown, as_numbers, make_boards
+from emseg.reporting.leaderboard import as_csv, as_markdown, as_numbers, make_boards
 from pipelines.stage import (
     RESULTS,
     benchmark_records,
@@ -17,7 +17,7 @@ def main() -> None:
     settings = current_settings()
     records = benchmark_records(settings)
     (board,) = make_boards([evaluation_folder(record) for record in records])
-    write_text(RESULTS / "leaderboard.csv", as_numbers([board]).to_csv(index=False, float_format="%.6f"))
+    write_text(RESULTS / "leaderboard.csv", as_csv(as_numbers([board])))
     write_text(RESULTS / "leaderboard.md", as_markdown([board]))
     # Baselines would squeeze the models into a corner; the table has them.
     models = [row for row in board.rows if "runs" in row]

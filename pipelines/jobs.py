@@ -14,23 +14,24 @@ which `emseg publish` imports where MLflow is; weights that do not fit stay behi
 """
 
 import argparse
-import fcntl
 import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from emseg.data.sources import SOURCES_FOLDER, Source, load_source
 from emseg.errors import InputError, RunError
+from emseg.files import HeldError, hold
 from emseg.records.run import FINISHED
 from emseg.reporting.evaluation import evaluate_record, evaluation_folder
 from emseg.settings import ProtocolName, Settings, merge, profile_values, validate_settings
+from emseg.settings_base import DATA_NAME, Name, Seed, validated
+from emseg.settings_file import parse_yaml, read_file
 from emseg.training.bundle import pack_run
 from emseg.training.record import RunRecord, run_name
 from emseg.training.run import check_settings, load_or_make_augmented, train_model
@@ -42,12 +43,12 @@ class Job(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str
+    model: Name
     profile: str | None = None
-    data: str
+    data: str = Field(pattern=DATA_NAME)
     protocol: ProtocolName
-    fold: int = 0
-    seed: int = 0
+    fold: int = Field(default=0, ge=0)
+    seed: Seed = 0
     name: str = ""
     set: dict[str, Any] = {}
 
@@ -69,20 +70,10 @@ def read_jobs(path: Path) -> list[Job]:
     Raises:
         InputError: the file is missing, is not a list of jobs, or names a run twice.
     """
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    entries = parse_yaml(read_file(path), str(path))
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path} must be a list of jobs, such as `- {{model: unet2, data: synthetic, ...}}`")
-    jobs = []
-    for number, entry in enumerate(entries, start=1):
-        try:
-            jobs.append(Job.model_validate(entry))
-        except ValidationError as error:
-            problem = error.errors()[0]
-            key = ".".join(map(str, problem["loc"]))
-            raise InputError(f"{path}, job {number}, {key}: {problem['msg'].lower()}") from error
+    jobs = [validated(Job, entry, f"{path}, job {number}: ") for number, entry in enumerate(entries, start=1)]
     names = [job.folder_name for job in jobs]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"{path} names {', '.join(sorted(twice))} twice; give one of them a name")
@@ -104,16 +95,11 @@ def claim(folder: Path) -> Iterator[bool]:
     Raises:
         InputError: the folder cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".claim").open("w")
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written to: {error.strerror}; choose another --out") from error
-    with file:
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(hold(folder, f"another process is at {folder}"))
             is_ours = True
-        except BlockingIOError:
+        except HeldError:
             is_ours = False
         yield is_ours
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from emseg.data.augmented import AugmentedSet, augmented_identity, read_augmented
 from emseg.data.sources import Source, read_source
-from emseg.errors import ending
+from emseg.errors import STOPPED, STOPPED_SENTENCE, ending
 from emseg.settings import Settings, load_settings
 from emseg.training.record import RunRecord, run_name
 from emseg.training.run import augmented_folder, split_of
@@ -20,13 +20,20 @@ RESULTS = Path("results")
 
 
 def run_stage(stage: Callable[[], None]) -> None:
-    """Run a stage; bad input becomes one sentence and exit code 2, work that failed one and exit code 1."""
+    """Run a stage; bad input becomes one sentence and exit code 2, work that failed one and exit code 1.
+
+    Ctrl-C becomes one line and exit code 130.
+    """
+    name = Path(sys.argv[0]).stem
     try:
         stage()
+    except KeyboardInterrupt:
+        print(f"{name}: {STOPPED_SENTENCE}", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
     except Exception as error:
         if (known := ending(error)) is None:
             raise
-        print(f"{Path(sys.argv[0]).stem}: {known[0]}", file=sys.stderr)
+        print(f"{name}: {known[0]}", file=sys.stderr)
         raise SystemExit(known[1]) from None
 
 

@@ -10,10 +10,9 @@ import argparse
 import shutil
 from pathlib import Path
 
-import yaml
-
 from emseg.files import write_text
 from emseg.settings import profile_values, validate_settings
+from emseg.settings_file import as_yaml
 from pipelines.stage import run_stage
 
 _LINKED = ("emseg", "pipelines", "data/sources")
@@ -28,7 +27,7 @@ def make_workspace(project: Path, data: str, profile: str) -> Path:
     values = profile_values(project, profile, {"data": {"source": data}})
     validate_settings(values, f"profiles.yaml, {profile}: ")
     folder = project / "workspaces" / f"{data}-{profile}"
-    write_text(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False))
+    write_text(folder / "params.yaml", as_yaml(values))
     shutil.copy(project / "dvc.yaml", folder / "dvc.yaml")
     shutil.copy(project / ".dvcignore", folder / ".dvcignore")
     write_text(

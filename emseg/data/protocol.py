@@ -46,15 +46,17 @@ def split_sections(settings: ProtocolSettings, sections: int, fold: int = 0, tes
     Args:
         settings: the `protocol` part of params.yaml.
         sections: sections in the training stack.
-        fold: which block is tested on under `kfold`; 0 under the others.
+        fold: which block is tested on under `kfold`; other protocols have fold 0 alone.
         test_sections: labelled sections in the test stack, `official` only.
 
     Raises:
         InputError: too few sections, a fold that does not exist, or `official` without a labelled test stack.
     """
+    folds = settings.blocks if settings.name == "kfold" else 1
+    if fold not in range(folds):
+        has = f"folds 0 to {folds - 1} (protocol.blocks is {folds})" if folds > 1 else "fold 0 alone"
+        raise InputError(f"fold {fold} does not exist; protocol {settings.name} has {has}")
     every = tuple(range(sections))
-    if settings.name != "kfold" and fold != 0:
-        raise InputError(f"fold {fold} does not exist; protocol {settings.name} has fold 0 alone")
     if settings.name == "paper":
         return Split("paper", 0, training=every, validation=(), test=())
     if settings.name == "official":
@@ -65,8 +67,6 @@ def split_sections(settings: ProtocolSettings, sections: int, fold: int = 0, tes
         if settings.name == "heldout":
             first, last = sections - settings.held_out, sections
         else:
-            if fold not in range(settings.blocks):
-                raise InputError(f"fold {fold} does not exist; protocol.blocks is {settings.blocks}")
             edges = [round(sections * block / settings.blocks) for block in range(settings.blocks + 1)]
             first, last = edges[fold], edges[fold + 1]
         test = every[max(first, 0) : last]

@@ -17,7 +17,6 @@ from emseg.settings import (
 
 RUNNING, FINISHED, FAILED = "running", "finished", "failed"
 Digest = Field(pattern=r"^([0-9a-f]{32}|none)$")
-_Name = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/\\]+$")
 
 
 class _Part(BaseModel):
@@ -74,8 +73,9 @@ class Run(_Part):
     resumed: int
     created: str
     finished: str | None
-    model: str = _Name
-    dataset: str = _Name
+    model: str = Field(min_length=1, max_length=200)
+    """A lab names its models as it likes; who shows the name makes it inert."""
+    dataset: str = Field(pattern=r"^[\w.-]{1,100}$")
     protocol: ProtocolName
     fold: int = Field(ge=0)
     seed: int = Field(ge=0)

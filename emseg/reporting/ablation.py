@@ -9,7 +9,7 @@ import pandas as pd
 
 from emseg.metrics.scoring import LOWER_IS_BETTER, THRESHOLDED_METRICS, Scores
 from emseg.reporting.comparison import paired_difference
-from emseg.reporting.leaderboard import markdown_table
+from emseg.reporting.leaderboard import as_cell, markdown_table
 from emseg.reporting.runs import EvaluatedRun
 
 _METRICS = ("v_rand", "v_info", "pixel_error")
@@ -121,7 +121,7 @@ def ablation_text(table: pd.DataFrame) -> str:
             if 1 in effects
             else "No effect that these sections can show"
         )
-        verdicts.setdefault(verdict, []).append(str(change))
+        verdicts.setdefault(verdict, []).append(as_cell(change))
     sentences = [f"{verdict}: {'; '.join(changes)}." for verdict, changes in verdicts.items()]
     return (
         "## What each ingredient is worth\n\nEffect of one change of a recipe: changed minus unchanged, same "

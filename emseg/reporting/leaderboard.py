@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from emseg.models import catalog_entry, list_models
 from emseg.records.evaluation import read_fitting
 from emseg.reporting.comparison import group_models, paired_difference, rank
 from emseg.settings import LEAKING_PROTOCOLS
+from emseg.text import markdown, plain, spreadsheet
 
-STUDY_PROTOCOL = "paper"
+STUDY_DATASET, STUDY_PROTOCOL = "isbi2012", "paper"
 PRIMARY_METRIC = "v_rand"
 SHOWN_METRICS = ("v_rand", "v_info", "iou", "iou_thresholded", "dice", "pixel_error", "rand_error", "warping_error")
 
@@ -85,8 +87,10 @@ def make_boards(evaluations: list[Path], names: dict[Path, str] | None = None) -
     return [_board(*key, folders, names or {}) for key, folders in sorted(groups.items())]
 
 
-def study_rows() -> list[dict[str, Any]]:
-    """The reference study's table, to set beside a board; its protocol leaks."""
+def study_rows(board: Board) -> list[dict[str, Any]]:
+    """The reference study's table, to set beside a board of the sections it was made on; its protocol leaks."""
+    if board.dataset != STUDY_DATASET:
+        return []
     return [
         {"model": f"study: {name}", "study": True} | {metric: {"mean": value} for metric, value in study.items()}
         for name in list_models()
@@ -97,7 +101,7 @@ def study_rows() -> list[dict[str, Any]]:
 def as_table(board: Board) -> pd.DataFrame:
     """The board and the study's rows as text: a row per model."""
     rows = []
-    for row in [*board.rows, *study_rows()]:
+    for row in [*board.rows, *study_rows(board)]:
         is_study = row.get("study", False)
         cells = {
             "model": row["model"] + (" (collapsed)" if row.get("collapsed") else ""),
@@ -117,10 +121,10 @@ def as_numbers(boards: list[Board]) -> pd.DataFrame:
     """Boards as numbers, for CSV: a row per model, columns METRIC, METRIC_low, METRIC_high."""
     rows = []
     for board in boards:
-        for row in [*board.rows, *study_rows()]:
+        for row in [*board.rows, *study_rows(board)]:
             is_study = row.get("study", False)
             flat = {
-                "dataset": "isbi2012" if is_study else board.dataset,
+                "dataset": board.dataset,
                 "protocol": STUDY_PROTOCOL if is_study else board.protocol,
                 "leaks": is_study or board.leaks,
                 "data_digest": "" if is_study else board.data_digest,
@@ -140,27 +144,53 @@ def as_numbers(boards: list[Board]) -> pd.DataFrame:
     return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
 
 
+def as_csv(table: pd.DataFrame) -> str:
+    """A table of numbers and text as CSV; text stays text where a spreadsheet opens it."""
+    shown = table.map(lambda value: spreadsheet(value) if isinstance(value, str) else value)
+    return shown.to_csv(index=False, float_format="%.6f")
+
+
 def as_markdown(boards: list[Board]) -> str:
     """Boards as Markdown."""
     parts = []
     for board in boards:
-        parts.append(f"### {board.title}\n\n{markdown_table(as_table(board))}\n\nData digest {board.data_digest}.\n")
-    return "\n".join(parts) + f"\n{NOTE}\n"
+        title, digest = as_cell(board.title), as_cell(board.data_digest)
+        parts.append(f"### {title}\n\n{markdown_table(as_table(board))}\n\nData digest {digest}.\n")
+    return "\n".join(parts) + f"\n{note(boards)}\n"
 
 
 def markdown_table(table: pd.DataFrame) -> str:
-    """A table in Markdown."""
+    """A table in Markdown; what its cells hold is shown, never obeyed."""
     lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
-    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
+    lines += ["| " + " | ".join(map(as_cell, row)) + " |" for row in table.itertuples(index=False)]
     return "\n".join(lines)
 
 
-NOTE = (
+def as_cell(value: object) -> str:
+    """A value in Markdown. Plain words and numbers stay as they are, so that the text reads well unrendered."""
+    text = plain(value)
+    is_harmless = _WORDS.fullmatch(text) and not _LINK_OR_EMPHASIS.search(text)
+    return text if is_harmless or _INTERVAL.fullmatch(text) else markdown(text)
+
+
+_WORDS = re.compile(r"[\w .,;:()+%/'-]*")
+_LINK_OR_EMPHASIS = re.compile(r"://|www\.|\b_|_\b|^[-+]", re.IGNORECASE)
+_INTERVAL = re.compile(r"[-+]?[\d.]+( \[[-+]?[\d.]+, [-+]?[\d.]+\])?")
+
+
+def note(boards: list[Board]) -> str:
+    """What a reader of boards must know."""
+    return _NOTE + (_STUDY_NOTE if any(board.dataset == STUDY_DATASET for board in boards) else "")
+
+
+_NOTE = (
     "Mean over test sections, 95 % bootstrap interval over sections in brackets. Models of one group cannot be told "
     "apart by V_rand (paired bootstrap over sections and seeds, Holm-corrected, 5 %). By threshold, V_rand and V_info "
     "each use the one at which it is best on validation sections, warping error that of V_rand; cells by "
-    "agglomeration are merged down to 0.5, and warping error is that of their mask; pixel metrics use 0.5. "
-    "Rows marked study are the reference study's, whose protocol tests on warped copies of training sections: "
+    "agglomeration are merged down to 0.5, and warping error is that of their mask; pixel metrics use 0.5."
+)
+_STUDY_NOTE = (
+    " Rows marked study are the reference study's, whose protocol tests on warped copies of training sections: "
     "an upper bound, comparable only with protocol paper."
 )
 

@@ -10,6 +10,7 @@ records/        the runs without weights and pictures, from which the report can
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -23,8 +24,11 @@ from emseg.reporting.ablation import ablation_text, ablations
 from emseg.reporting.evaluation import EVALUATION_TABLES
 from emseg.reporting.figures import comparison_figure, learning_curves_figure, save_figure
 from emseg.reporting.leaderboard import (
+    STUDY_DATASET,
     STUDY_PROTOCOL,
     Board,
+    as_cell,
+    as_csv,
     as_markdown,
     as_numbers,
     make_boards,
@@ -73,20 +77,20 @@ def write_report(runs_folders: list[Path], folder: Path, title: str, command: st
         as_markdown(boards),
     ]
     for index, board in enumerate(boards):
-        name = f"{board.dataset}-{board.protocol}"
+        name = re.sub(r"[^\w-]+", "-", f"{board.dataset}-{board.protocol}")
         parts.append(_figures(folder, name, board, [run for run in runs if _belongs(run, board)], first=index == 0))
     architectures = {run.model: run.facts["settings"].get("architecture") or run.facts["model"] for run in main_runs}
-    parts += [study_text(board, architectures) for board in boards if board.protocol == STUDY_PROTOCOL]
+    parts += [study_text(board, architectures) for board in boards if _is_the_studys(board)]
     parts.append("## Published entries\n\nOn the challenge's own test stack, whose labels are not public, so they do ")
     parts[-1] += "not rank with the tables above: a held-out block of six or a fold's sections is easier or harder.\n\n"
     parts[-1] += markdown_table(_PUBLISHED)
     table = ablations(runs)
     if len(table):
         parts.append(ablation_text(table))
-        write_text(folder / "ablations.csv", table.to_csv(index=False, float_format="%.6f"))
+        write_text(folder / "ablations.csv", as_csv(table))
     parts.append(_cost_text(runs))
-    write_text(folder / "models.csv", as_numbers(boards).to_csv(index=False, float_format="%.6f"))
-    write_text(folder / "sections.csv", _sections(runs).to_csv(index=False, float_format="%.6f"))
+    write_text(folder / "models.csv", as_csv(as_numbers(boards)))
+    write_text(folder / "sections.csv", as_csv(_sections(runs)))
     _keep_records(runs, folder / "records")
     write_text(folder / "report.md", "\n\n".join(part.strip() for part in parts if part) + "\n")
     return folder / "report.md"
@@ -116,7 +120,8 @@ def _figures(folder: Path, name: str, board: Board, runs: list[EvaluatedRun], fi
     }
     save_figure(learning_curves_figure(board.title, histories), folder / f"{name}-curves.png")
     heading = "## Figures\n\n" if first else ""
-    return f"{heading}![scores, {board.title}]({name}-comparison.png)\n\n![curves, {board.title}]({name}-curves.png)"
+    title = as_cell(board.title)
+    return f"{heading}![scores, {title}]({name}-comparison.png)\n\n![curves, {title}]({name}-curves.png)"
 
 
 def _trainings(runs: list[EvaluatedRun]) -> list[EvaluatedRun]:
@@ -132,6 +137,10 @@ def _run_title(run: EvaluatedRun) -> str:
 def _belongs(run: EvaluatedRun, board: Board) -> bool:
     key = (run.metrics["dataset"], run.metrics["protocol"], run.metrics["data_digest"])
     return key == (board.dataset, board.protocol, board.data_digest)
+
+
+def _is_the_studys(board: Board) -> bool:
+    return (board.dataset, board.protocol) == (STUDY_DATASET, STUDY_PROTOCOL)
 
 
 def study_text(board: Board, architectures: dict[str, str]) -> str:

@@ -1,36 +1,102 @@
-"""Tables on the terminal."""
+"""Tables on the terminal: as many columns as there is room for, every cell of which can be read."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pandas as pd
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from emseg.reporting.leaderboard import NOTE, Board, as_table
+from emseg.reporting.leaderboard import Board, as_table, note
+from emseg.text import plain
 
-_NAMES = ("model", "protocol", "alias")
+_NAMES = ("model", "protocol", "alias", "cells by", "state", "status")
+_FIRST = ("version", "trial", "model", "state", "value", "v_rand", "v_info", "pixel_error")
+"""Columns that are shown however little room there is."""
+_SMALLEST_NAME = 14
+"""Characters of a name's line; longer names go over several."""
+_GAP = 2
 
 
-def print_boards(boards: list[Board]) -> None:
-    """Print each board as a table."""
+def print_boards(boards: list[Board], wide: bool = False) -> None:
+    """Print each board as a table; `wide`: with every column, whatever the room."""
+    console = _console()
     for board in boards:
-        print_table(board.title, as_table(board))
-        _console().print(f"Data digest {board.data_digest}.", highlight=False)
-    _console().print(NOTE, highlight=False)
+        print_table(board.title, as_table(board), wide)
+        console.print(Text(f"Data digest {plain(board.data_digest)}.\n"), soft_wrap=True)
+    console.print(Text(note(boards)), soft_wrap=not console.is_terminal)
 
 
-def print_table(title: str, cells: pd.DataFrame) -> None:
-    """Print a table of text; intervals go below their means."""
-    table = Table(title=title, title_justify="left")
-    for column in cells.columns:
-        named = column in _NAMES
-        table.add_column(column.replace("_", " "), justify="left" if named else "right", no_wrap=named)
-    for row in cells.itertuples(index=False):
-        table.add_row(*(str(cell).replace(" [", "\n\\[") for cell in row))
-    _console().print(table)
+def print_table(title: str, cells: pd.DataFrame, wide: bool | None = None) -> None:
+    """Print a table of text.
+
+    On a terminal intervals go below their means, and columns for which there is no room are left out and named below.
+    With `wide`, and in a pipe, every column is there and a row is a line.
+
+    Args:
+        title: above it.
+        cells: may come from anywhere; they are shown as they are, but for control characters.
+        wide: every column, whatever the room; None where the command has no such option.
+    """
+    console = _console()
+    whole = bool(wide) or not console.is_terminal
+    lines = {name: [_lines(cell, whole) for cell in cells[name]] for name in cells.columns}
+    widths = {name: _width(name, lines[name], whole) for name in cells.columns}
+    if whole:
+        console.width = max(_total(widths), console.width)
+    else:
+        widths = _fitting(widths, console.width)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP - 1, 0, 0), show_edge=False)
+    for name, width in widths.items():
+        side: Literal["left", "right"] = "left" if name in _NAMES else "right"
+        table.add_column(Text(_heading(name)), justify=side, width=width, overflow="fold")
+    for index in range(len(cells)):
+        table.add_row(*(Text("\n".join(lines[name][index])) for name in widths))
+    console.print(Text(plain(title), style="italic"), soft_wrap=True)
+    console.print(table)
+    if left_out := [_heading(name) for name in cells.columns if name not in widths]:
+        way = "a pipe, such as | less -S, shows" if wide is None else "--wide shows"
+        console.print(Text(f"Left out for lack of room: {', '.join(left_out)}; {way} them."))
+
+
+def _heading(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _lines(cell: object, whole: bool) -> list[str]:
+    text = plain(cell)
+    mean, bracket, interval = text.rpartition(" [")
+    return [text] if whole or not bracket else [mean, f"[{interval}"]
+
+
+def _width(name: str, column: list[list[str]], whole: bool) -> int:
+    heading = [_heading(name)] if whole else _heading(name).split()
+    return max(cell_len(text) for lines in (heading, *column) for text in lines)
+
+
+def _total(widths: dict[str, int]) -> int:
+    return sum(widths.values()) + _GAP * len(widths)
+
+
+def _fitting(widths: dict[str, int], room: int) -> dict[str, int]:
+    """Widths of the columns there is room for: first those of `_FIRST`, then the others in their order."""
+    first = [name for name in _FIRST if name in widths] or list(widths)[:1]
+    chosen = {name: widths[name] for name in first}
+    if "model" in chosen:
+        # Long names break between words.
+        narrow = chosen["model"] - max(_total(chosen) - room, 0)
+        chosen["model"] = max(narrow, min(chosen["model"], _SMALLEST_NAME))
+    while _total(chosen) > room and len(chosen) > 1:
+        chosen.popitem()
+    for name in widths:
+        if name not in first and _total(chosen | {name: widths[name]}) <= room:
+            chosen[name] = widths[name]
+    return {name: chosen[name] for name in widths if name in chosen}
 
 
 def _console() -> Console:
-    console = Console()
-    # In a log a table is as wide as it needs.
-    return console if console.is_terminal else Console(width=260)
+    return Console(highlight=False)

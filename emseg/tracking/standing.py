@@ -48,9 +48,8 @@ def as_tables(groups: list[dict[str, Any]]) -> list[tuple[str, pd.DataFrame]]:
             rows.append(
                 {
                     "version": str(version["version"]),
-                    "model": version["model"],
+                    "model": " ".join([version["model"], *(f"({alias})" for alias in version["aliases"])]),
                     "seed": str(version["seed"]),
-                    "alias": ", ".join(version["aliases"]),
                     **{
                         name: f"{m['mean']:.4f} [{m['low']:.4f}, {m['high']:.4f}]"
                         for name, m in version["metrics"].items()

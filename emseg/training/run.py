@@ -36,6 +36,7 @@ from emseg.training.samples import TrainingSamples, check_crop, crop_size
 from emseg.training.trainer import Trainer
 
 AUGMENTED_FOLDER = Path("data/augmented")
+_MOST_PARAMETERS = 2_000_000_000
 
 
 def check_settings(settings: Settings, source: Source, models: list[str]) -> None:
@@ -53,6 +54,7 @@ def check_settings(settings: Settings, source: Source, models: list[str]) -> Non
             network = build_model(entry.architecture or name, **entry.network.overrides())
         check_crop(name, network, recipe, *source.images.shape[1:])
         _check_neighbours(name, network, recipe, settings.protocol.name)
+        _check_network(name, network, settings, crop_size(recipe, source.images))
 
 
 def split_of(settings: Settings, source: Source, fold: int) -> Split:
@@ -205,6 +207,28 @@ def _check_neighbours(model: str, network: Network, recipe: RecipeSettings, prot
             f"models.{model}.network.neighbours is {network.neighbours}, but augmented images have no neighbours; "
             "set it to 0, or training.augmentation to fresh under another protocol than paper"
         )
+
+
+def _check_network(model: str, network: Network, settings: Settings, crop: tuple[int, int]) -> None:
+    """Refuse what would train for nothing: no machine holds it, no batch norm takes it, no prediction covers it."""
+    recipe, entry = settings.recipe(model), settings.models[model]
+    if (parameters := count_parameters(network)) > _MOST_PARAMETERS:
+        raise InputError(
+            f"models.{model}.network has {parameters:,} parameters, more than {_MOST_PARAMETERS:,}; "
+            "make base_channels or depth smaller"
+        )
+    if recipe.prediction in ("average", "resize") and network.padding != "valid":
+        raise InputError(
+            f"models.{model}.training.prediction is {recipe.prediction}, which is for networks of 'valid' padding; "
+            "set auto or overlap_tile"
+        )
+    try:
+        flop_per_crop(entry.architecture or model, entry.network.overrides(), *crop)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"models.{model}.training.crop: {crop[0]} x {crop[1]} pixels are too few for this network, whose deepest "
+            f"level sees one for every {network.stride} x {network.stride}; make the crop larger or the depth smaller"
+        ) from error
 
 
 def _training_images(

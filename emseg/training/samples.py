@@ -196,7 +196,9 @@ def check_crop(model: str, network: Network, recipe: RecipeSettings, height: int
     for side in crop:
         if not network.is_valid_side(side + 2 * margin):
             legal = [s for s in range(1, min(height, width) + 1) if network.is_valid_side(s + 2 * margin)]
-            nearest = min(legal, key=lambda s: abs(s - side), default=None)
+            if not legal:
+                raise InputError(f"models.{model}.network: sections of {height} x {width} pixels are too small for it")
+            nearest = min(legal, key=lambda s: abs(s - side))
             raise InputError(f"{key} is {side}, which this 'valid' network cannot put out; the nearest is {nearest}")
     if recipe.symmetries and crop[0] != crop[1]:
         raise InputError(f"models.{model}.training.symmetries needs square crops; set {key}")

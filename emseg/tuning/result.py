@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import yaml as pyyaml
 
 from emseg.errors import InputError
 from emseg.files import write_text
 from emseg.settings import Settings, validate_settings
+from emseg.settings_file import parse_yaml
 from emseg.tuning.space import point_values
 from emseg.tuning.study import EPOCHS, POINT, STATUS, best_of
 
@@ -67,7 +67,7 @@ def apply_best(study: optuna.Study, settings: Settings, path: Path, number: int 
     stream = io.StringIO()
     yaml.dump(values, stream)
     after = stream.getvalue()
-    validate_settings(pyyaml.safe_load(after), f"{path} with the best trial: ")
+    validate_settings(parse_yaml(after, str(path)), f"{path} with the best trial: ")
     write_text(path, after)
     return "".join(
         difflib.unified_diff(

@@ -20,7 +20,7 @@ _WHOLE = ("base_channels", "depth")
 _LOSS_OF = {"w0": "weighted_bce", "sigma": "weighted_bce", "dice_weight": "bce_dice"}
 """Parameters that one loss alone has."""
 _STUDY = (
-    {"loss": "bce", "dropout": "off"},
+    {"loss": "bce", "dropout": "without"},
     {"loss": "weighted_bce", "dropout": "study", "w0": 10.0, "sigma": 5.0},
     {"loss": "bce", "dropout": "study"},
     {"loss": "bce_dice", "dropout": "study", "dice_weight": 1.0},
@@ -74,7 +74,7 @@ def point_values(settings: Settings, point: dict[str, Any], name: str | None = N
     if "dropout" in point:
         entry["network"].pop("dropout", None)
         if point["dropout"] != "study":
-            entry["network"]["dropout"] = 0.0 if point["dropout"] == "off" else float(point["dropout"])
+            entry["network"]["dropout"] = 0.0 if point["dropout"] == "without" else float(point["dropout"])
     for key in ("learning_rate", "weight_decay", "augmentation_strength"):
         if key in point:
             entry["training"][key] = float(point[key])
@@ -87,8 +87,6 @@ def point_values(settings: Settings, point: dict[str, Any], name: str | None = N
     if entry["loss"] == "weighted_bce":
         shared = settings.weight_map.model_dump()
         entry["weight_map"] = shared | {key: float(point[key]) for key in ("w0", "sigma") if key in point}
-        if name is None:
-            values["weight_map"] = entry["weight_map"]
     target = name or model
     values["models"] = {target: entry}
     values["benchmark"] = [target]
@@ -105,7 +103,7 @@ def starting_points(settings: Settings) -> list[dict[str, Any]]:
     current: dict[str, Any] = {
         "base_channels": entry.network.base_channels,
         "depth": entry.network.depth,
-        "dropout": "study" if dropout is None else "off" if dropout == 0 else dropout,
+        "dropout": "study" if dropout is None else "without" if dropout == 0 else dropout,
         "loss": entry.loss,
         "dice_weight": entry.dice_weight,
         "learning_rate": recipe.learning_rate,
@@ -144,8 +142,22 @@ def check_space(settings: Settings, source: Source) -> None:
         values = getattr(space, name)
         if values is not None and any(value != int(value) for value in (values.low, values.high, values.step or 1)):
             raise InputError(f"tuning.space.{name} takes whole numbers")
-    smallest = {name: values.low for name in _WHOLE if (values := getattr(space, name)) is not None}
-    check_settings(apply_point(settings, smallest), source, [model])
+    for point in _extremes(space):
+        check_settings(apply_point(settings, point), source, [model])
+
+
+def _extremes(space: SpaceSettings) -> list[dict[str, Any]]:
+    """Points that hold, one by one, every value a network may fail to be built or trained with."""
+    ends = {name: (values.low, values.high) for name in _WHOLE if (values := getattr(space, name)) is not None}
+    smallest = {name: low for name, (low, _) in ends.items()}
+    # Every depth: one of 'valid' padding takes other crops than the next.
+    depths = range(int(ends["depth"][0]), int(ends["depth"][1]) + 1) if "depth" in ends else []
+    step = int(space.depth.step or 1) if space.depth else 1
+    return [
+        smallest,
+        *({**smallest, name: high} for name, (_, high) in ends.items()),
+        *({**smallest, "depth": depth} for depth in depths[::step]),
+    ]
 
 
 def gflop(settings: Settings, source: Source) -> float:

@@ -164,7 +164,7 @@ def pack(path, files, **facts):
         ({"evaluation/scores.csv": b"0" * (2**30 + 1)}, {}, "MiB large, the most is"),
         ({"evaluation/metrics.json": b" " * 2**25}, {}, "JSON files are larger"),
         ({f"evaluation/panels/section-{index}.png": "x" for index in range(1001)}, {}, "files, the most is"),
-        ({}, {"model": "../../dmcn"}, "no proper model"),
+        ({}, {"dataset": "../../dmcn"}, "no proper dataset"),
         ({}, {"id": "0123' OR 1=1"}, "no proper id"),
         ({}, {"id": 7}, "no proper id"),
     ],

@@ -1,12 +1,18 @@
+import io
+import re
+import unicodedata
+
 import numpy as np
 import pandas as pd
 import pytest
 from evaluated import make_run, rewrite
+from rich.console import Console
 
 from emseg.data.sources import load_source
 from emseg.errors import InputError
 from emseg.reporting.baselines import fit_threshold, threshold_prediction
 from emseg.reporting.leaderboard import (
+    as_csv,
     as_markdown,
     as_numbers,
     as_table,
@@ -14,12 +20,15 @@ from emseg.reporting.leaderboard import (
     make_boards,
 )
 from emseg.reporting.terminal import print_boards
+from emseg.text import plain
 
 
-def evaluation(folder, model, seed=0, protocol="heldout", digest="a" * 32, error=0.05, fold=0):
-    name = f"{model}-{protocol}-fold{fold}-seed{seed}"
-    facts = {"data_digest": digest, "fold": fold, "seconds_per_epoch": 2.0 + seed}
-    return make_run(folder, name, error, protocol, seed, model, **facts)
+def evaluation(
+    folder, model, seed=0, protocol="heldout", digest="a" * 32, error=0.05, fold=0, dataset="cortex", name=""
+):
+    place = f"{model}-{protocol}-fold{fold}-seed{seed}"
+    facts = {"data_digest": digest, "fold": fold, "seconds_per_epoch": 2.0 + seed, "dataset": dataset}
+    return make_run(folder, place, error, protocol, seed, name or model, **facts)
 
 
 def test_seeds_that_were_scored_differently_are_not_pooled(tmp_path):
@@ -63,7 +72,7 @@ def test_other_protocols_and_other_data_are_never_ranked_together(tmp_path):
 
 
 def test_table_shows_the_studys_rows_and_its_leak(tmp_path):
-    evaluation(tmp_path, "unet2")
+    evaluation(tmp_path, "unet2", dataset="isbi2012")
     boards = make_boards(find_evaluations(tmp_path))
     table = as_table(boards[0]).set_index("model")
     assert table.loc["study: weighted_unet", "iou_thresholded"] == "0.9020"
@@ -77,16 +86,88 @@ def test_table_shows_the_studys_rows_and_its_leak(tmp_path):
     markdown = as_markdown(boards)
     assert "| unet2 | heldout |" in markdown
     assert boards[0].data_digest in markdown
+    assert "Rows marked study" in markdown
 
 
-def test_printed_table(tmp_path, capsys):
+def test_the_studys_rows_stand_beside_its_own_sections_alone(tmp_path):
+    evaluation(tmp_path, "unet2", protocol="paper")
+    boards = make_boards(find_evaluations(tmp_path))
+    assert not as_table(boards[0])["model"].str.startswith("study").any()
+    assert not as_numbers(boards)["model"].str.startswith("study").any()
+    assert "study" not in as_markdown(boards)
+
+
+def numbers_of(row):
+    return [f"{row[metric]['mean']:.4f}" for metric in ("v_rand", "v_info", "pixel_error")]
+
+
+def intervals_of(row):
+    return [f"[{row[m]['low']:.4f}, {row[m]['high']:.4f}]" for m in ("v_rand", "v_info", "pixel_error")]
+
+
+def on_a_terminal(monkeypatch, capsys, width, boards, **options):
+    def terminal():
+        return Console(width=width, force_terminal=True, no_color=True, color_system=None, highlight=False)
+
+    monkeypatch.setattr("emseg.reporting.terminal._console", terminal)
+    print_boards(boards, **options)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [80, 120, 240])
+def test_a_terminal_shows_whole_numbers_and_says_what_it_leaves_out(tmp_path, monkeypatch, capsys, width):
+    for model in ("unet2", "supervised_unet", "a_model_of_my_own_with_a_long_name"):
+        evaluation(tmp_path, model, error=0.03)
+    boards = make_boards(find_evaluations(tmp_path))
+    printed = on_a_terminal(monkeypatch, capsys, width, boards)
+    lines = printed.splitlines()
+    assert max(map(len, lines)) <= width
+    for row in boards[0].rows:
+        assert any(all(number in line for number in numbers_of(row)) for line in lines)
+        assert any(all(interval in line for interval in intervals_of(row)) for line in lines)
+    assert "…" not in printed
+    # Every column is either there or named as left out.
+    heading, (_, _, left_out) = lines[1], printed.partition("Left out for lack of room:")
+    for column in as_table(boards[0]).columns:
+        assert (column.replace("_", " ") in heading) != (
+            column.replace("_", " ") in " ".join(left_out.split(";")[0].split())
+        )
+
+
+@pytest.mark.parametrize("wide", [True, None])
+def test_with_wide_and_in_a_pipe_a_row_is_a_line_with_every_column(tmp_path, monkeypatch, capsys, wide):
     evaluation(tmp_path, "unet2")
     boards = make_boards(find_evaluations(tmp_path))
-    print_boards(boards)
-    printed = capsys.readouterr().out
-    assert "unet2" in printed
-    assert f"{boards[0].rows[0]['dice']['mean']:.4f}" in printed
-    assert "[0." in printed
+    if wide:
+        printed = on_a_terminal(monkeypatch, capsys, 80, boards, wide=True)
+    else:
+        print_boards(boards)
+        printed = capsys.readouterr().out
+    (line,) = [line for line in printed.splitlines() if line.startswith("unet2")]
+    for cell in as_table(boards[0]).iloc[0]:
+        assert str(cell) in line
+    assert "\x1b" not in printed or wide
+    assert "Left out" not in printed
+
+
+def test_names_from_elsewhere_are_inert_wherever_they_are_shown(tmp_path, monkeypatch, capsys):
+    names = ["=HYPERLINK(1)", "a|b<b>", "[red]x[/red]", "e\x1b[31m\x07\nf", "[t](http://x.y)", "+1", "@b", "-c", "*d*"]
+    for index, name in enumerate(names):
+        evaluation(tmp_path, f"model{index}", name=name)
+    boards = make_boards(find_evaluations(tmp_path))
+    printed = on_a_terminal(monkeypatch, capsys, 100, boards)
+    for name in names:
+        assert plain(name) in printed
+    assert not {c for c in printed if unicodedata.category(c) == "Cc"} - {"\n", "\x1b"}
+    assert "\x1b[31m" not in printed
+    table = pd.read_csv(io.StringIO(as_csv(as_numbers(boards))))
+    assert not [name for name in table["model"] if name[0] in "=+-@"]
+    text = as_markdown(boards)
+    assert "<b>" not in text
+    assert "](http" not in text
+    assert "http://" not in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1
 
 
 def test_nothing_to_rank(tmp_path):

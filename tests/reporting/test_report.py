@@ -51,8 +51,9 @@ def test_the_report_holds_every_table_and_figure(tmp_path):
 
 def test_under_the_studys_protocol_every_model_stands_beside_its_row(tmp_path):
     for model, error in (("unet2", 0.0689), ("dmcn", 0.075), ("residual_unet", 0.01)):
-        make_run(tmp_path / "runs", model, error, protocol="paper", model=model, profile="")
-        make_run(tmp_path / "runs", f"{model}-heldout", error, model=model, profile="")
+        make_run(tmp_path / "runs", model, error, protocol="paper", model=model, profile="", dataset="isbi2012")
+        make_run(tmp_path / "runs", f"{model}-heldout", error, model=model, profile="", dataset="isbi2012")
+        make_run(tmp_path / "runs", f"{model}-cortex", error, protocol="paper", model=model, profile="")
     text = write_report([tmp_path / "runs"], tmp_path / "report", "Cortex", "make everything").read_text()
     heading = "## Against the study's table"
     assert text.count(heading) == 1

@@ -26,7 +26,7 @@ from emseg.tuning.study import Events, open_study, run_worker
 
 SPACE = {
     "base_channels": {"low": 2, "high": 4, "step": 2},
-    "dropout": ["off", "study", 0.1],
+    "dropout": ["without", "study", 0.1],
     "loss": ["bce", "weighted_bce", "bce_dice"],
     "dice_weight": {"low": 0.1, "high": 4.0, "log": True},
     "w0": {"low": 1.0, "high": 20.0, "log": True},
@@ -80,7 +80,7 @@ def test_what_belongs_to_one_loss_is_drawn_with_it_alone(settings):
         assert entry.loss == point["loss"]
         assert entry.network.base_channels == point["base_channels"]
         assert own.recipe("residual_unet").learning_rate == point["learning_rate"]
-        assert entry.network.dropout == {"off": 0.0, "study": None, 0.1: 0.1}[point["dropout"]]
+        assert entry.network.dropout == {"without": 0.0, "study": None, 0.1: 0.1}[point["dropout"]]
         if point["loss"] == "weighted_bce":
             assert (entry.weight_map.w0, entry.weight_map.sigma) == (point["w0"], point["sigma"])
     assert {point["loss"] for point in points} == {"bce", "weighted_bce", "bce_dice"}
