@@ -1,6 +1,6 @@
 """The README's picture: a synthetic section, its label, a plain threshold and a network, with their errors.
 
-make benchmark && python -m pipelines.picture      writes reports/synthetic.png
+make benchmark && python -m pipelines.picture      writes reports/pictures/synthetic.png
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ MODEL = "unet2"
 
 
 def main() -> None:
-    """Write reports/synthetic.png from the embedded benchmark's results."""
+    """Write reports/pictures/synthetic.png from the embedded benchmark's results."""
     settings = current_settings()
     source = prepared_source(settings)
     data = fold_data(source, split_of(settings, source, 0), augmented_set(settings, source, 0), settings.seeds[0])
@@ -35,7 +35,7 @@ def main() -> None:
         f"plain threshold, pixel error {pixel_error(plain, data.test_labels):.3f}": plain[0].astype(np.uint8) * 255,
         f"{MODEL}, pixel error {pixel_error(probability, data.test_labels):.3f}": np.rint(probability[0] * 255),
     }
-    save_figure(sections_figure(pictures), Path("reports/synthetic.png"))
+    save_figure(sections_figure(pictures), Path("reports/pictures/synthetic.png"))
 
 
 if __name__ == "__main__":

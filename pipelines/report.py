@@ -3,9 +3,9 @@
     python -m pipelines.report workspaces/isbi2012-quick/runs reports/isbi2012-quick \\
         --title "ISBI 2012, profile quick" --command "make benchmark DATA=isbi2012 PROFILE=quick"
 
-The report keeps those records, so it can be made again, or with further runs, where the runs are gone:
+The report keeps those records in records.zip, so it can be made again, or with further runs, where the runs are gone:
 
-    python -m pipelines.report reports/isbi2012-quick/records more/runs reports/isbi2012-quick --title ...
+    python -m pipelines.report reports/isbi2012-quick/records.zip more/runs reports/isbi2012-quick --title ...
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pipelines.stage import run_stage
 def main() -> None:
     """Write the report named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="folder below which runs are; a later one's replace others'")
+    parser.add_argument("runs", type=Path, nargs="+", help="folder below which runs are, or records.zip; later replace")
     parser.add_argument("report", type=Path, help="folder to write to")
     parser.add_argument("--title", required=True)
     parser.add_argument("--command", required=True, help="how the runs were made, to print")

@@ -5,23 +5,21 @@ models.csv      every board as numbers
 sections.csv    a row per run and test section
 ablations.csv   what each change of a recipe was worth
 *.png           figures
-records/        the runs without weights and pictures, from which the report can be made again
+records.zip     the runs without weights and pictures, from which the report can be made again
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pandas as pd
 
 from emseg.errors import InputError
-from emseg.files import atomic_folder, write_text
+from emseg.files import write_text
 from emseg.metrics.scoring import LOWER_IS_BETTER
 from emseg.models import catalog_entry
 from emseg.reporting.ablation import ablation_text, ablations
-from emseg.reporting.evaluation import EVALUATION_TABLES
 from emseg.reporting.figures import comparison_figure, learning_curves_figure, save_figure
 from emseg.reporting.leaderboard import (
     STUDY_DATASET,
@@ -34,7 +32,7 @@ from emseg.reporting.leaderboard import (
     make_boards,
     markdown_table,
 )
-from emseg.reporting.runs import EvaluatedRun, read_runs
+from emseg.reporting.runs import EvaluatedRun, keep_runs, read_runs
 
 _FIGURE_METRICS = ["v_rand", "v_info", "pixel_error"]
 _MOST_CURVES = 8
@@ -52,11 +50,11 @@ _PUBLISHED = pd.DataFrame(
 """On the challenge's own test stack (Arganda-Carreras et al. 2015 and the challenge's server)."""
 
 
-def write_report(runs_folders: list[Path], folder: Path, title: str, command: str) -> Path:
-    """Write the report of every evaluated run below `runs_folders`; returns report.md.
+def write_report(sources: list[Path], folder: Path, title: str, command: str) -> Path:
+    """Write the report of every evaluated run of `sources`; returns report.md.
 
     Args:
-        runs_folders: where to look for runs, such as the records of a report and the runs that join it.
+        sources: folders below which runs are, or records.zip of reports. Of two runs at one place the later counts.
         folder: where the report goes.
         title: its heading.
         command: how the runs were made.
@@ -64,7 +62,7 @@ def write_report(runs_folders: list[Path], folder: Path, title: str, command: st
     Raises:
         InputError: there are no evaluated runs, one is damaged, or `folder` cannot be made.
     """
-    runs = read_runs(*runs_folders)
+    runs = read_runs(*sources)
     main_runs = [run for run in runs if not run.variation]
     boards = make_boards([run.folder for run in main_runs], {run.folder: run.model for run in main_runs})
     try:
@@ -91,20 +89,9 @@ def write_report(runs_folders: list[Path], folder: Path, title: str, command: st
     parts.append(_cost_text(runs))
     write_text(folder / "models.csv", as_csv(as_numbers(boards)))
     write_text(folder / "sections.csv", as_csv(_sections(runs)))
-    _keep_records(runs, folder / "records")
+    keep_runs(runs, folder / "records.zip")
     write_text(folder / "report.md", "\n\n".join(part.strip() for part in parts if part) + "\n")
     return folder / "report.md"
-
-
-def _keep_records(runs: list[EvaluatedRun], folder: Path) -> None:
-    with atomic_folder(folder, ("*/training/*", "*/evaluation/*")) as kept:
-        for run in runs:
-            files = [run.record.folder / "record.json", run.record.history_file]
-            files += [run.folder / name for name in EVALUATION_TABLES]
-            for file in files:
-                target = kept / run.place / file.relative_to(run.folder.parent)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(file, target)
 
 
 def _figures(folder: Path, name: str, board: Board, runs: list[EvaluatedRun], first: bool) -> str:

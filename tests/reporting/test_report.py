@@ -1,15 +1,23 @@
+import gc
+import os
 import shutil
+import zipfile
 
 import pandas as pd
 import pytest
-from evaluated import make_run
+from evaluated import make_run, rewrite
 
 from emseg.errors import InputError
 from emseg.models import catalog_entry
+from emseg.reporting import runs as runs_module
 from emseg.reporting.ablation import ablations
 from emseg.reporting.report import write_report
-from emseg.reporting.runs import read_runs
+from emseg.reporting.runs import keep_runs, read_runs
 from emseg.training.record import RunRecord
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def test_another_way_to_score_the_same_networks_is_no_other_training(tmp_path):
@@ -84,17 +92,115 @@ def test_a_report_can_be_made_again_and_joined_by_runs_from_its_records_alone(tm
     make_run(second / "heldout", "unet1", 0.04, model="unet1")
 
     report = tmp_path / "report"
-    text = write_report([first], report, "Cortex", "make everything").read_text()
+    write_report([first], report, "Cortex", "make everything")
+    before = contents(report)
     shutil.rmtree(first)
-    again = write_report([report / "records"], report, "Cortex", "make everything").read_text()
-    assert again == text
+    write_report([report / "records.zip"], report, "Cortex", "make everything")
+    assert contents(report) == before
 
-    joined = write_report([report / "records", second], report, "Cortex", "make everything").read_text()
+    joined = write_report([report / "records.zip", second], report, "Cortex", "make everything").read_text()
     make_run(both, "unet2", 0.05)
     make_run(both, "dmcn", 0.02, model="dmcn")
     make_run(both, "unet1", 0.04, model="unet1")
     at_once = write_report([both], tmp_path / "other", "Cortex", "make everything").read_text()
     assert joined == at_once
+
+
+def test_records_are_the_same_bytes_whenever_they_are_written_and_hold_no_weights(tmp_path):
+    make_run(tmp_path / "runs", "best", 0.05)
+    (tmp_path / "runs" / "best" / "training" / "weights.safetensors").write_bytes(b"weights")
+    keep_runs(read_runs(tmp_path / "runs"), tmp_path / "records.zip")
+    for file in (tmp_path / "runs").rglob("*.*"):
+        os.utime(file, (0, 10**9))
+    keep_runs(read_runs(tmp_path / "runs"), tmp_path / "later.zip")
+    assert (tmp_path / "records.zip").read_bytes() == (tmp_path / "later.zip").read_bytes()
+    names = zipfile.ZipFile(tmp_path / "records.zip").namelist()
+    assert names == [
+        "best/evaluation/baselines.csv",
+        "best/evaluation/metrics.json",
+        "best/evaluation/scores.csv",
+        "best/training/history.csv",
+        "best/training/record.json",
+    ]
+
+
+def test_what_was_learned_of_merging_is_kept_since_the_scores_name_it(tmp_path):
+    make_run(tmp_path / "runs", "best", 0.05)
+    (tmp_path / "runs" / "best" / "evaluation" / "agglomeration.json").write_text("{}")
+    rewrite(tmp_path / "runs" / "best")
+    keep_runs(read_runs(tmp_path / "runs"), tmp_path / "records.zip")
+    (run,) = read_runs(tmp_path / "records.zip")
+    assert "agglomeration.json" in run.metrics["files"]
+
+
+def test_unpacked_records_are_gone_when_nobody_reads_their_runs(tmp_path):
+    make_run(tmp_path / "runs", "best", 0.05)
+    keep_runs(read_runs(tmp_path / "runs"), tmp_path / "records.zip")
+    runs = read_runs(tmp_path / "records.zip")
+    folder = runs[0].folder
+    gc.collect()
+    assert len(runs[0].record.history()) == 2
+    del runs
+    gc.collect()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../best/training/record.json",
+        "/best/training/record.json",
+        "best//training/record.json",
+        "best\\training/training/record.json",
+        "c:best/training/record.json",
+        "best/training/weights.safetensors",
+        "best/training/record.json/",
+    ],
+)
+def test_records_with_other_files_are_refused_before_they_are_unpacked(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "records.zip", "w") as records:
+        records.writestr("best/training/history.csv", "epoch")
+        records.writestr(name, "{}")
+    with pytest.raises(InputError, match=r"records\.zip is not the records of a report: it holds '.*which no report"):
+        read_runs(tmp_path / "records.zip")
+    assert [file.name for file in tmp_path.iterdir()] == ["records.zip"]
+
+
+def test_records_that_would_fill_the_disk_are_refused(tmp_path, monkeypatch):
+    make_run(tmp_path / "runs", "best", 0.05)
+    runs = read_runs(tmp_path / "runs")
+    keep_runs(runs, tmp_path / "records.zip")
+    for limit, value, sentence in (("_LARGEST_CONTENT", 100, "MiB large"), ("_MOST_FILES", 4, "holds 5 files")):
+        with monkeypatch.context() as patch:
+            patch.setattr(runs_module, limit, value)
+            with pytest.raises(InputError, match=f"not the records of a report: .*{sentence}"):
+                read_runs(tmp_path / "records.zip")
+            with pytest.raises(InputError, match=f"cannot keep these runs: .*{sentence}"):
+                keep_runs(runs, tmp_path / "other.zip")
+            assert not (tmp_path / "other.zip").exists()
+
+
+def test_damaged_records_are_one_sentence(tmp_path):
+    make_run(tmp_path / "runs", "best", 0.05)
+    path = tmp_path / "records.zip"
+    keep_runs(read_runs(tmp_path / "runs"), path)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 3] ^= 1
+    for content in (b"", whole[: len(whole) // 2], bytes(flipped)):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"records\.zip is not the records of a report, or is damaged: "):
+            read_runs(path)
+
+
+def test_a_damaged_run_inside_records_is_named_by_where_it_lies_in_them(tmp_path):
+    make_run(tmp_path / "runs", "best", 0.05)
+    keep_runs(read_runs(tmp_path / "runs"), tmp_path / "whole.zip")
+    with zipfile.ZipFile(tmp_path / "whole.zip") as whole, zipfile.ZipFile(tmp_path / "records.zip", "w") as records:
+        for member in whole.namelist():
+            records.writestr(member, "" if member.endswith("scores.csv") else whole.read(member))
+    with pytest.raises(InputError, match=r"records\.zip/best/evaluation/scores\.csv is"):
+        read_runs(tmp_path / "records.zip")
 
 
 def test_without_runs_it_is_one_sentence(tmp_path):
