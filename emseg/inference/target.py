@@ -74,7 +74,7 @@ def require_free(sections: Sections, target: Path, overwrite: bool) -> None:
         return
     if sections.kind in ("folder", "zarr"):
         require_own(target, own_files(sections))
-        for file in target.glob("*.tif"):
+        for file in sorted(target.glob("*.tif")):
             _require_result(file)
     elif not target.is_file():
         raise InputError(f"{target} is a folder, the result of {sections.path} is {form}; choose another output")
