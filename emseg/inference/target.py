@@ -145,11 +145,9 @@ def _require_absent(target: Path, overwrite: bool) -> None:
 
 
 def _clear_finished(target: Path) -> None:
-    """Remove what a job left that was killed when its result was there already."""
+    """Remove what a job left that was killed when its result was there already; so does taking its lock."""
     partial = partial_of(target)
     manifest = partial / "job.json"
-    if not partial.is_dir():
-        return
     # No more than tidiness: a folder that may not be written to has no part in the refusal.
     with suppress(InputError, RunError, OSError), hold_target(target):
         if not manifest.is_file() or manifest.stat().st_mtime_ns < target.stat().st_mtime_ns:
