@@ -318,12 +318,20 @@ def test_a_folder_that_may_not_be_written_to(tmp_path, predict, stack):
     assert "permission" in err
 
 
-def test_a_full_disk_in_the_code_of_the_file_system_is_a_failed_run(tmp_path, segmenter, stack, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EDQUOT, "Disk quota exceeded"), OSError("9216 requested and 4064 written")]
+)
+def test_a_disk_that_is_full_when_all_sections_are_done(tmp_path, segmenter, stack, monkeypatch, error):
     tifffile.imwrite(tmp_path / "stack.tif", stack[0], photometric="minisblack")
+    write = volume.write_tiff
 
     def full(*_, **__):
-        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        raise error
 
     monkeypatch.setattr(volume, "write_tiff", full)
-    with pytest.raises(RunError, match="quota"):
+    with pytest.raises(RunError, match="make room"):
         segment_file(segmenter, tmp_path / "stack.tif", tmp_path / "out.tif")
+    monkeypatch.setattr(volume, "write_tiff", write)
+    assert len(list(partial_of(tmp_path / "out.tif").glob("*.npy"))) == len(stack[0])
+    segment_file(segmenter, tmp_path / "stack.tif", tmp_path / "out.tif")
+    assert names(tmp_path) == ["out.tif", "stack.tif"]
