@@ -51,7 +51,7 @@ def open_tiff(path: Path) -> Sections:
         if len({(page.shape, page.dtype, page.keyframe.photometric) for page in pages}) > 1:
             raise InputError(f"{path} has pages of different sizes or types; a stack has one size and type")
         if series.axes not in _STACK_AXES:
-            raise InputError(f"{path} has axes {series.axes}; expected YX or ZYX (sections, rows, columns)")
+            raise InputError(f"{path} has axes {series.axes}; expected YX or ZYX (sections, rows, columns): save it so")
         shape = (len(pages), *first.shape) if len(tiff.series) > 1 else (1, *series.shape)[-3:]
         stored = checked(path, shape, series.dtype)
         dtype, as_grey = _grey_levels(path, first, stored)

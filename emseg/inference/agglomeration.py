@@ -18,6 +18,7 @@ raises the expected V_rand where that is likelier than V_rand / 2, which is a ha
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -110,16 +111,36 @@ class Agglomeration:
         """From what `as_dict` gave.
 
         Raises:
-            ValueError: it was learned by a version of emseg that judges borders otherwise.
+            ValueError: it was learned by a version of emseg that judges borders otherwise, or is damaged.
         """
         if values.get("features") != [*FEATURES, OVERLAP] or "rounds" not in values:
             raise ValueError("its agglomeration was learned by a version of emseg that judges borders otherwise")
-        rounds = []
-        for step in values["rounds"]:
-            among = step["among_neighbours"]
-            rules = LogisticRule(**step["alone"]), LogisticRule(**among) if among else None
-            rounds.append(MergeRound(step["down_to"], *rules))
-        return cls(tuple(rounds))
+        try:
+            rounds = tuple(_round_from(step) for step in values["rounds"])
+        except (KeyError, TypeError) as error:
+            raise ValueError("its agglomeration is damaged") from error
+        if not rounds:
+            raise ValueError("its agglomeration is damaged: it has no rounds")
+        return cls(rounds)
+
+
+def _round_from(values: dict[str, Any]) -> MergeRound:
+    down_to, alone, among = values["down_to"], values["alone"], values["among_neighbours"]
+    if not 0 <= down_to <= 1:
+        raise ValueError(f"its agglomeration is damaged: it merges down to {down_to}, no probability")
+    return MergeRound(
+        down_to, _rule_from(alone, len(FEATURES)), _rule_from(among, len(FEATURES) + 1) if among else None
+    )
+
+
+def _rule_from(values: dict[str, Any], features: int) -> LogisticRule:
+    rule = LogisticRule(**values)
+    if any(len(numbers) != features for numbers in (rule.mean, rule.scale, rule.weights)):
+        raise ValueError(f"its agglomeration is damaged: a rule needs {features} numbers of each kind")
+    every = [*rule.mean, *rule.scale, *rule.weights, rule.bias]
+    if not all(math.isfinite(number) for number in every) or min(rule.scale) <= 0:
+        raise ValueError("its agglomeration is damaged: a rule holds numbers that judge nothing")
+    return rule
 
 
 class ClosedStack:
