@@ -41,6 +41,10 @@ def open_tiff(path: Path) -> Sections:
             pages = list(series.pages) if len(tiff.series) == 1 else list(tiff.pages)
         if None in pages:
             raise InputError(f"{path} lacks a section, or it is in another file that is not there; copy it again")
+        if tiff.is_ome and len(tiff.pages) > len(pages):
+            raise InputError(
+                f"{path} has {len(tiff.pages)} pages but its OME entry speaks of {len(pages)}; save it again"
+            )
         has_no_counts = first.compression == _NO_COMPRESSION and not any(tag in first.tags for tag in _BYTE_COUNTS)
         if has_no_counts:
             complaints = [text for text in complaints if "ByteCounts" not in text]
