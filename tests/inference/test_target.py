@@ -309,6 +309,22 @@ def test_a_full_disk_is_one_sentence_and_the_work_goes_on(tmp_path, predict, sta
     assert names(tmp_path) == ["out.tif", "stack.tif"]
 
 
+def test_a_place_that_is_closed_in_between_does_not_cost_the_work(tmp_path, predict, stack, monkeypatch):
+    tifffile.imwrite(tmp_path / "stack.tif", stack[0], photometric="minisblack")
+    write = volume.write_tiff
+
+    def closed(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(volume, "write_tiff", closed)
+    code, _, err = predict(tmp_path / "stack.tif", tmp_path / "out.tif")
+    assert (code, err.count("\n")) == (2, 1)
+    assert len(list(partial_of(tmp_path / "out.tif").glob("*.npy"))) == len(stack[0])
+    monkeypatch.setattr(volume, "write_tiff", write)
+    assert predict(tmp_path / "stack.tif", tmp_path / "out.tif")[0] == 0
+    assert names(tmp_path) == ["out.tif", "stack.tif"]
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written_to(tmp_path, predict, stack):
     tifffile.imwrite(tmp_path / "stack.tif", stack[0], photometric="minisblack")
