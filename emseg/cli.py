@@ -67,7 +67,8 @@ def data_add(
     """Bring in sections with labels, checked, into data/sources/NAME.
 
     A folder holds images.tif and labels.tif (multi-page), or folders images/ and labels/ of single-page TIFF or
-    PNG files. 8 or 16 bit; labels are 0 for membrane and 1 or 255 for cell interior.
+    PNG files. 8 or 16 bit; labels are 0 for membrane and 1 or 255 for cell interior. A test stack is test-volume
+    with test-labels.
 
     Examples:
 
@@ -539,8 +540,8 @@ def predict(
 ) -> None:
     """Segment sections with the champion. The same command goes on where a killed one stopped.
 
-    The result is like the input: same axes, resolution and compression. Masks and cells are told apart as the
-    model was scored.
+    The result is like the input: same axes, resolution and, unless it would change results, compression. Masks and
+    cells are told apart as the model was scored. --overwrite replaces a folder only if it holds nothing but results.
 
     Examples:
 

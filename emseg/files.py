@@ -42,7 +42,8 @@ def writing(path: str | Path) -> Iterator[None]:
 def refusal(path: str | Path, error: OSError) -> InputError | RunError:
     """The sentence for an error of the system at `path`; see `writing`."""
     reason = (error.strerror or str(error)).lower()
-    if error.errno in _NO_ROOM:
+    # numpy tells a full disk by how much of an array it has written, without a number.
+    if error.errno in _NO_ROOM or (error.errno is None and "requested and" in str(error)):
         return RunError(f"{path} cannot be written ({reason}); make room and run the same command again")
     return InputError(f"{path} cannot be written ({reason}); choose another place, or mend its permissions")
 

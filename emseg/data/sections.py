@@ -156,14 +156,16 @@ def _open_png(path: Path) -> Sections:
 
     with readable(path), Image.open(path) as image:
         width, height = image.size
-        mode = image.mode
+        mode, frames = image.mode, getattr(image, "n_frames", 1)
     if mode not in ("1", "L", "I;16", "I"):
         raise InputError(f"{path} is in colour or not grey-level ({mode}); expected 8 or 16 bit, one channel")
+    if frames > 1:
+        raise InputError(f"{path} is animated, of {frames} images; save each as a section")
     dtype = checked(path, (1, height, width), {"1": bool, "L": np.uint8}.get(mode, np.uint16))
 
     def read(_: int) -> np.ndarray:
         with Image.open(path) as image:
-            return np.asarray(image)
+            return np.array(image)
 
     return Sections(path, "image", (1, height, width), dtype, read)
 

@@ -41,6 +41,10 @@ def open_tiff(path: Path) -> Sections:
             pages = list(series.pages) if len(tiff.series) == 1 else list(tiff.pages)
         if None in pages:
             raise InputError(f"{path} lacks a section, or it is in another file that is not there; copy it again")
+        if tiff.is_ome and len(tiff.pages) > len(pages):
+            raise InputError(
+                f"{path} has {len(tiff.pages)} pages but its OME entry speaks of {len(pages)}; save it again"
+            )
         has_no_counts = first.compression == _NO_COMPRESSION and not any(tag in first.tags for tag in _BYTE_COUNTS)
         if has_no_counts:
             complaints = [text for text in complaints if "ByteCounts" not in text]
@@ -51,7 +55,7 @@ def open_tiff(path: Path) -> Sections:
         if len({(page.shape, page.dtype, page.keyframe.photometric) for page in pages}) > 1:
             raise InputError(f"{path} has pages of different sizes or types; a stack has one size and type")
         if series.axes not in _STACK_AXES:
-            raise InputError(f"{path} has axes {series.axes}; expected YX or ZYX (sections, rows, columns)")
+            raise InputError(f"{path} has axes {series.axes}; expected YX or ZYX (sections, rows, columns): save it so")
         shape = (len(pages), *first.shape) if len(tiff.series) > 1 else (1, *series.shape)[-3:]
         stored = checked(path, shape, series.dtype)
         dtype, as_grey = _grey_levels(path, first, stored)

@@ -74,7 +74,7 @@ def require_free(sections: Sections, target: Path, overwrite: bool) -> None:
         return
     if sections.kind in ("folder", "zarr"):
         require_own(target, own_files(sections))
-        for file in target.glob("*.tif"):
+        for file in sorted(target.glob("*.tif")):
             _require_result(file)
     elif not target.is_file():
         raise InputError(f"{target} is a folder, the result of {sections.path} is {form}; choose another output")
@@ -145,11 +145,9 @@ def _require_absent(target: Path, overwrite: bool) -> None:
 
 
 def _clear_finished(target: Path) -> None:
-    """Remove what a job left that was killed when its result was there already."""
+    """Remove what a job left that was killed when its result was there already; so does taking its lock."""
     partial = partial_of(target)
     manifest = partial / "job.json"
-    if not partial.is_dir():
-        return
     # No more than tidiness: a folder that may not be written to has no part in the refusal.
     with suppress(InputError, RunError, OSError), hold_target(target):
         if not manifest.is_file() or manifest.stat().st_mtime_ns < target.stat().st_mtime_ns:

@@ -73,9 +73,10 @@ def segment_file(
             try:
                 _segment_missing(segmenter, sections, partial, output, report)
                 _assemble(partial, sections, storage, target, output)
-            except InputError:
-                # Bad input stays so: there is nothing to go on with.
-                shutil.rmtree(partial, ignore_errors=True)
+            except InputError as error:
+                # Bad input stays so, and there is nothing to go on with; what the system refuses may be mended.
+                if getattr(error.__cause__, "errno", None) is None:
+                    shutil.rmtree(partial, ignore_errors=True)
                 raise
             shutil.rmtree(partial, ignore_errors=True)
     return target

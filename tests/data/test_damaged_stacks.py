@@ -14,19 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-import torch
 import zarr
 from damage import damaged_bytes, damaged_values
 from PIL import Image
+from segmenters import small_segmenter
 
-from emseg.data.normalization import Normalization, grey_levels
 from emseg.data.sources import add_source
 from emseg.data.stack import read_stack, write_stack
 from emseg.errors import InputError, RunError
-from emseg.inference import Predictor
-from emseg.inference.segmenter import Segmenter
 from emseg.inference.volume import segment_file
-from emseg.models import build_model
 
 STACK = np.random.default_rng(0).integers(0, 255, (4, 32, 24), dtype=np.uint8)
 ODD_NUMBERS = (0, 1, 2, 3, 7, 9, 255, 4095, 65535, 2**31 - 1, 2**31, 2**32 - 1)
@@ -134,10 +130,7 @@ def cases(folder: Path) -> Iterator[tuple[str, Path]]:
 
 @pytest.fixture(scope="module")
 def segmenter():
-    torch.manual_seed(0)
-    network = build_model("unet2", base_channels=2, depth=1).eval()
-    levels = grey_levels(Normalization(0, 255)(STACK))
-    return Segmenter(Predictor(network, Normalization(0, 255)), 0.5, levels, "a model", "f" * 32)
+    return small_segmenter(STACK)
 
 
 def sentence_of(path: Path) -> str | None:

@@ -70,3 +70,10 @@ def test_a_gap_in_the_numbers_is_said(tmp_path, names, gaps):
 def test_numbers_in_other_scripts_have_an_order_too(tmp_path):
     folder = write_sections(tmp_path / "images", ["s².png", "s10.png", "s9.png"])
     assert open_sections(folder).names == ["s9.png", "s10.png", "s².png"]
+
+
+def test_an_animated_png_is_refused(tmp_path):
+    first, second = Image.fromarray(SECTION), Image.fromarray(SECTION[::-1])
+    first.save(tmp_path / "two.png", save_all=True, append_images=[second])
+    with pytest.raises(InputError, match="animated, of 2 images"):
+        open_sections(tmp_path / "two.png")

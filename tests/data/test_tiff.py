@@ -148,3 +148,36 @@ def test_a_damaged_chunk_is_one_sentence(tmp_path):
     (tmp_path / "a.zarr" / "c" / "1" / "0" / "0").write_bytes(b"no chunk")
     with pytest.raises(InputError, match=r"a\.zarr, section 1 is truncated or not readable"):
         read_stack(tmp_path / "a.zarr")
+
+
+def test_pages_that_the_description_leaves_out_do_not_vanish(tmp_path):
+    tifffile.imwrite(tmp_path / "ome.tif", np.stack([SECTION] * 4), ome=True, metadata={"axes": "ZYX"})
+    content = (tmp_path / "ome.tif").read_bytes()
+    (tmp_path / "less.tif").write_bytes(content.replace(b'SizeZ="4"', b'SizeZ="3"'))
+    with pytest.raises(InputError, match="has 4 pages but its OME entry speaks of 3"):
+        open_sections(tmp_path / "less.tif")
+    images = [f"images={images}\nslices={images}" for images in (3, 5)]
+    for number, entry in enumerate(images):
+        with tifffile.TiffWriter(tmp_path / f"{number}.tif") as tiff:
+            for z in range(4):
+                description = None if z else f"ImageJ=1.53\n{entry}\n"
+                tiff.write(SECTION, metadata=None, contiguous=False, description=description)
+        with pytest.raises(InputError, match="in 4 pages"):
+            open_sections(tmp_path / f"{number}.tif")
+
+
+OME_OF_TWO_FILES = """<?xml version="1.0" encoding="UTF-8"?>
+<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1"><Image ID="Image:0">
+<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="18" SizeY="23" SizeC="1" SizeZ="2" SizeT="1">
+<Channel ID="Channel:0:0" SamplesPerPixel="1"/>
+<TiffData IFD="0" PlaneCount="1" FirstZ="0"><UUID FileName="here.tif">urn:uuid:1</UUID></TiffData>
+<TiffData IFD="0" PlaneCount="1" FirstZ="1"><UUID FileName="gone.tif">urn:uuid:2</UUID></TiffData>
+</Pixels></Image></OME>"""
+
+
+def test_a_section_in_a_file_that_is_not_there_is_missed(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "here.tif", SECTION, photometric="minisblack", description=OME_OF_TWO_FILES, metadata=None
+    )
+    with pytest.raises(InputError, match=r"here\.tif lacks a section"):
+        open_sections(tmp_path / "here.tif")

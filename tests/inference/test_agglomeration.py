@@ -82,6 +82,34 @@ def test_a_rule_of_another_version_is_refused():
             Agglomeration.from_dict(other)
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), "text", None, [1]])
+@pytest.mark.parametrize("key", ["weights", "mean", "scale", "bias", "down_to"])
+def test_an_agglomeration_with_odd_numbers_is_refused(key, odd):
+    values = json.loads(json.dumps(Agglomeration((round_of("length"),)).as_dict()))
+    step = values["rounds"][0]
+    if key in ("bias", "down_to"):
+        (step if key == "down_to" else step["alone"])[key] = odd
+    else:
+        step["alone"][key][1] = odd
+    with pytest.raises(ValueError, match="its agglomeration is damaged"):
+        Agglomeration.from_dict(values)
+
+
+@pytest.mark.parametrize("damage", ["no rounds", "short", "scale of 0", "no rule"])
+def test_a_damaged_agglomeration_is_refused(damage):
+    values = json.loads(json.dumps(Agglomeration((round_of("length"),)).as_dict()))
+    if damage == "no rounds":
+        values["rounds"] = []
+    elif damage == "short":
+        values["rounds"][0]["alone"]["weights"].pop()
+    elif damage == "scale of 0":
+        values["rounds"][0]["alone"]["scale"][0] = 0
+    else:
+        del values["rounds"][0]["alone"]
+    with pytest.raises(ValueError, match="its agglomeration is damaged"):
+        Agglomeration.from_dict(values)
+
+
 @given(st.integers(0, 2**32 - 1), st.floats(0.3, 0.95), st.booleans())
 def test_flooding_is_the_watershed_of_all_markers(seed, level, whole):
     probability = random_probability(seed)

@@ -15,10 +15,11 @@ import zarr
 from bad_inputs import FILES, write_colour_png, write_mixed_folder
 from numcodecs import Blosc
 from PIL import Image
+from segmenters import small_segmenter
 from skimage.measure import label as components
 from zarr.codecs import BloscCodec
 
-from emseg.data.normalization import Normalization, describe_difference, grey_levels
+from emseg.data.normalization import describe_difference, grey_levels
 from emseg.data.stack import read_stack
 from emseg.errors import InputError
 from emseg.inference import Predictor, predict
@@ -30,11 +31,7 @@ from emseg.models import build_model
 
 @pytest.fixture(scope="module")
 def segmenter(stack):
-    torch.manual_seed(0)
-    network = build_model("residual_unet", base_channels=4, depth=1).eval()
-    normalization = Normalization(0, 255)
-    levels = grey_levels(normalization(stack[0]))
-    return Segmenter(Predictor(network, normalization), 0.5, levels, "a model", "f" * 32)
+    return small_segmenter(stack[0])
 
 
 @pytest.fixture(scope="module")
