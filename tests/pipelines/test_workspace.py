@@ -1,6 +1,7 @@
 """Workspaces of projects with odd names, and of projects that were moved or copied."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,19 @@ def test_links_that_lead_elsewhere_are_renewed_and_copies_are_refused(project):
     (workspace / "emseg").mkdir()
     with pytest.raises(InputError, match="is no link into the project but a copy"):
         make_workspace(project, "isbi2012", "quick")
+
+
+def test_a_downloaded_archive_is_ready_for_dvc_without_git(tmp_path):
+    dvc = pytest.importorskip("dvc.repo")
+    project = tmp_path / "emseg main (1)"
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", ".dvc/config"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / name, project / name)
+    (project / ".venv").mkdir()
+    (project / ".venv/installed").touch()
+    subprocess.run(["make", "environment"], cwd=project, check=True, capture_output=True)
+    assert dvc.Repo(project).config["core"]["no_scm"]
+    (project / ".dvc/config.local").unlink()
+    subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
+    subprocess.run(["make", "environment"], cwd=project, check=True, capture_output=True)
+    assert not (project / ".dvc/config.local").exists()
