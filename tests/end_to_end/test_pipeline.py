@@ -254,7 +254,7 @@ def test_the_makefile_runs_it(clone):
         text=True,
         check=True,
     )
-    assert "pipelines.workspace isbi2012 paper" in done.stdout
+    assert 'pipelines.workspace "isbi2012" "paper"' in done.stdout
 
 
 def test_the_commands_of_lineage_make_the_champion_again_in_a_clean_clone(clone, tmp_path):
