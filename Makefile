@@ -20,12 +20,14 @@ help:
 
 # Made again when what it is made of changes; otherwise free.
 .venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "emseg needs Python 3.11 or newer")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "emseg needs Python 3.11 or newer")'
+	"$(PYTHON)" -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# A downloaded archive has no git; DVC must be told, or it refuses to work.
 environment: .venv/installed
+	@test -e .git || printf '[core]\n    no_scm = true\n' > .dvc/config.local
 
 benchmark: environment
 ifeq ($(PROFILE),default)
@@ -35,12 +37,13 @@ endif
 	dvc repro
 	emseg leaderboard runs/benchmark
 else
-	cd "$$(python -m pipelines.workspace $(DATA) $(PROFILE))" && dvc repro && emseg leaderboard runs/benchmark
+	folder="$$(python -m pipelines.workspace "$(DATA)" "$(PROFILE)")" && cd "$$folder" && dvc repro && \
+		emseg leaderboard runs/benchmark
 endif
 
 report: environment
-	python -m pipelines.report $(if $(filter default,$(PROFILE)),runs/benchmark,workspaces/$(DATA)-$(PROFILE)/runs) \
-		reports/$(DATA)-$(PROFILE) --title "$(DATA), profile $(PROFILE)" \
+	python -m pipelines.report "$(if $(filter default,$(PROFILE)),runs/benchmark,workspaces/$(DATA)-$(PROFILE)/runs)" \
+		"reports/$(DATA)-$(PROFILE)" --title "$(DATA), profile $(PROFILE)" \
 		--command "make benchmark DATA=$(DATA) PROFILE=$(PROFILE)"
 
 speed: environment

@@ -2,6 +2,8 @@
 
 import errno
 
+from emseg.text import plain
+
 STOPPED = 130
 """Exit code of a command that Ctrl-C ended."""
 STOPPED_SENTENCE = "stopped; the same command goes on where it can"
@@ -19,14 +21,17 @@ class RunError(RuntimeError):
 
 
 def ending(error: Exception) -> tuple[str, int] | None:
-    """The sentence and the exit code with which a command ends at an error; None: it is a defect, to be seen whole."""
+    """The sentence and the exit code with which a command ends at an error; None: it is a defect, to be seen whole.
+
+    The sentence is one line without control characters, whatever files it quotes.
+    """
     if isinstance(error, InputError):
-        return str(error), 2
+        return plain(error), 2
     if isinstance(error, RunError):
-        return str(error), 1
+        return plain(error), 1
     if isinstance(error, OSError) and error.errno is not None:
         # Places that cannot be read, and writers that have no sentence of their own.
         where = f"{error.filename}: " if error.filename else ""
         no_room = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-        return f"{where}{(error.strerror or str(error)).lower()}", 1 if no_room else 2
+        return plain(f"{where}{(error.strerror or str(error)).lower()}"), 1 if no_room else 2
     return None

@@ -130,8 +130,8 @@ def assign(values: dict[str, Any], assignment: str) -> None:
     key, equals, text = assignment.partition("=")
     parts = key.split(".")
     if not equals or not all(parts):
-        raise InputError(f"'{assignment}' is not KEY=VALUE, such as training.epochs=2")
-    change: Any = parse_yaml(text, f"the value in '{assignment}'")
+        raise InputError(f"'{assignment[:80]}' is not KEY=VALUE, such as training.epochs=2")
+    change: Any = parse_yaml(text, f"the value in '{assignment[:80]}'")
     for part in reversed(parts):
         change = {part: change}
     merge(values, change)

@@ -1,9 +1,12 @@
 """Stage compare: the leaderboard of this benchmark, with baselines, as CSV, Markdown and figures."""
 
+import pandas as pd
+
 from emseg.files import write_text
 from emseg.reporting.evaluation import evaluation_folder
 from emseg.reporting.figures import comparison_figure, learning_curves_figure, save_figure
 from emseg.reporting.leaderboard import as_csv, as_markdown, as_numbers, make_boards
+from emseg.training.record import RunRecord
 from pipelines.stage import (
     RESULTS,
     benchmark_records,
@@ -11,9 +14,12 @@ from pipelines.stage import (
     run_stage,
 )
 
+CURVES = ("train_loss", "validation_pixel_error")
+"""What dvc.yaml plots."""
+
 
 def main() -> None:
-    """Write results/leaderboard.csv, leaderboard.md, comparison.png and curves.png."""
+    """Write results/leaderboard.csv, leaderboard.md, comparison.png, curves.png and a table per learning curve."""
     settings = current_settings()
     records = benchmark_records(settings)
     (board,) = make_boards([evaluation_folder(record) for record in records])
@@ -25,6 +31,14 @@ def main() -> None:
     save_figure(figure, RESULTS / "comparison.png")
     histories = {record.name: record.history() for record in records}
     save_figure(learning_curves_figure(board.title, histories), RESULTS / "curves.png")
+    for quantity in CURVES:
+        write_text(RESULTS / f"{quantity}.csv", curves(records, quantity).to_csv(float_format="%.6f"))
+
+
+def curves(records: list[RunRecord], quantity: str) -> pd.DataFrame:
+    """A quantity of the histories, one row per epoch and a column per model: the mean over its folds and seeds."""
+    every = pd.concat([pd.DataFrame(record.history()).assign(model=record.read()["model"]) for record in records])
+    return every.pivot_table(index="epoch", columns="model", values=quantity, sort=False)
 
 
 if __name__ == "__main__":

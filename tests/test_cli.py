@@ -175,6 +175,14 @@ BAD = {
         ["train", "unet2", "--set", "models.unet2.network.depth=5"],
         "models.unet2.training.crop",
     ),
+    "too few images to divide": (
+        ["train", "unet2", "--set", "protocol.name=paper", "--set", "augment.count=2"],
+        "augment.count must be at least 3, not 2",
+    ),
+    "another number of levels": (
+        ["train", "unet2", "--set", "models.unet2.network.dropout=[0.1]"],
+        "models.unet2: dropout needs one rate or 5",
+    ),
     "too many weights": (
         ["train", "unet2", "--set", "models.unet2.network={base_channels: 512, depth: 8}"],
         "models.unet2.network has",

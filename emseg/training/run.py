@@ -19,7 +19,7 @@ from emseg.data.augmented import (
     read_augmented,
 )
 from emseg.data.normalization import grey_levels
-from emseg.data.protocol import Split, split_sections
+from emseg.data.protocol import Split, divide_augmented, split_sections
 from emseg.data.separation import separation_distance
 from emseg.data.sources import Source
 from emseg.errors import InputError
@@ -47,11 +47,11 @@ def check_settings(settings: Settings, source: Source, models: list[str]) -> Non
     """
     for fold in settings.protocol.folds:
         split_of(settings, source, fold)
+    if settings.protocol.name in LEAKING_PROTOCOLS:
+        divide_augmented(settings.augment.count, seed=0)
     for name in models:
         recipe = settings.recipe(name)
-        with torch.device("meta"):  # the layout alone, no weights
-            entry = settings.models[name]
-            network = build_model(entry.architecture or name, **entry.network.overrides())
+        network = _layout(name, settings)
         check_crop(name, network, recipe, *source.images.shape[1:])
         _check_neighbours(name, network, recipe, settings.protocol.name)
         _check_network(name, network, settings, crop_size(recipe, source.images))
@@ -199,6 +199,16 @@ def train_model(
             maximum_steps,
         ).run()
     return record
+
+
+def _layout(model: str, settings: Settings) -> Network:
+    """The network of a model without its weights."""
+    entry = settings.models[model]
+    try:
+        with torch.device("meta"):
+            return build_model(entry.architecture or model, **entry.network.overrides())
+    except InputError as error:
+        raise InputError(f"models.{model}: {error}") from error
 
 
 def _check_neighbours(model: str, network: Network, recipe: RecipeSettings, protocol: str) -> None:

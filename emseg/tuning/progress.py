@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from emseg.tuning.study import STATUS, best_of
+from emseg.tuning.study import STATUS, best_of, count_trials
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -29,7 +29,7 @@ class TrialLines:
         """A trial of this worker ended."""
         self.done += 1
         every = study.get_trials(deepcopy=False)
-        finished = sum(t.state.is_finished() for t in every)
+        finished = count_trials(study)
         pruned = sum(t.state.name == "PRUNED" for t in every)
         best = best_of(study)
         # All workers together are as many times faster as they finished more than this one.

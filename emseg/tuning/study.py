@@ -30,6 +30,7 @@ from emseg.training.lineage import describe_lineage
 from emseg.training.record import RunRecord
 from emseg.training.run import load_or_make_augmented, split_of, train_model
 from emseg.training.trainer import TrainingDiverged
+from emseg.tuning.journal import mend_journal
 from emseg.tuning.space import apply_point, check_space, gflop, starting_points, suggest
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ STUDIES = Path("runs/tuning")
 _CREATION_ATTEMPTS = 3
 _IDENTITY = "emseg.identity"
 _WORKER = "worker "
+_AGAIN = "again"
 POINT = "point"
 """User attribute of a trial: its values by name."""
 EPOCHS = "epochs"
@@ -127,9 +129,7 @@ def run_worker(
         seed: of the sampler, together with the number of workers before this one, and of every training.
     """
     import optuna
-    from optuna.trial import TrialState
 
-    finished = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     fold = settings.protocol.folds[0]
     split = split_of(settings, source, fold)
     augmented = load_or_make_augmented(settings, source, settings.tuning.model, fold)
@@ -153,11 +153,15 @@ def run_worker(
         may_prune = point not in starts
         return _train_and_score(trial, own, source, augmented, data, fold, seed, record, events, may_prune)
 
-    if _finished_trials(study) >= settings.tuning.trials:
+    def stop_when_done(study: optuna.Study, _: FrozenTrial) -> None:
+        if count_trials(study) >= settings.tuning.trials:
+            study.stop()
+
+    if count_trials(study) >= settings.tuning.trials:
         return
     study.optimize(
         objective,
-        callbacks=[events.ended, optuna.study.MaxTrialsCallback(settings.tuning.trials, states=finished)],
+        callbacks=[events.ended, stop_when_done],
         # Of a trial alone; anything else is a defect and must be seen.
         catch=(RunError, MemoryError, torch.OutOfMemoryError),
     )
@@ -170,6 +174,15 @@ def best_of(study: optuna.Study) -> FrozenTrial | None:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     choose = max if study.directions[0].name == "MAXIMIZE" else min
     return choose(complete, key=lambda trial: trial.values[0], default=None)
+
+
+def count_trials(study: optuna.Study) -> int:
+    """Finished trials; one that was tried again because its worker was killed counts once."""
+    trials = study.get_trials(deepcopy=False)
+    # Of a journal, and of a database.
+    repeated = {trial.user_attrs.get(_AGAIN) for trial in trials}
+    repeated.update(number for trial in trials for number in trial.system_attrs.get("retry_history", []))
+    return sum(trial.state.is_finished() and trial.number not in repeated for trial in trials)
 
 
 def workers_of(study: optuna.Study) -> list[dict[str, Any]]:
@@ -258,6 +271,7 @@ def _open_storage(name: str, url: str | None, heartbeat_seconds: int) -> Any:
 
     if url is None:
         (STUDIES / name).mkdir(parents=True, exist_ok=True)
+        mend_journal(STUDIES / name / "journal.log")
         return optuna.storages.JournalStorage(JournalFileBackend(str(STUDIES / name / "journal.log")))
     # Workers that start together on an empty database stumble over each other's tables; the next try finds them.
     for _ in range(_CREATION_ATTEMPTS - 1):
@@ -297,10 +311,6 @@ def _create(name: str, storage: Any, settings: Settings) -> optuna.Study:
     )
 
 
-def _finished_trials(study: optuna.Study) -> int:
-    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
-
-
 def _free_trials_of_dead_workers(study: optuna.Study) -> None:
     """Give up trials whose worker was killed on this machine, and put them back in the queue.
 
@@ -317,4 +327,4 @@ def _free_trials_of_dead_workers(study: optuna.Study) -> None:
             continue
         with suppress(ValueError, RuntimeError):  # another worker was faster
             study.tell(trial.number, state=TrialState.FAIL)
-            study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+            study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number})

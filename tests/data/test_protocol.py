@@ -116,3 +116,12 @@ def test_paper_does_leak():
 def test_folds_that_do_not_exist_are_refused(folds):
     with pytest.raises(ValueError, match="folds must be different numbers from 0 to 4"):
         protocol("kfold", folds=folds)
+
+
+@pytest.mark.parametrize(
+    ("name", "fold"),
+    [*((name, fold) for name in ("heldout", "official", "paper") for fold in (-1, 1, 3)), ("kfold", 5)],
+)
+def test_a_fold_that_the_protocol_does_not_have_is_not_trained(name, fold):
+    with pytest.raises(InputError, match=rf"fold {fold} does not exist; protocol {name} has fold"):
+        split_sections(protocol(name), 30, fold, test_sections=12)

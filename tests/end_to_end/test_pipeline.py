@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -140,6 +141,14 @@ def test_metrics_plots_and_params_are_useful(clone):
     scores = metrics["runs/benchmark/unet2-fold0-seed0/metrics.json"]["data"]
     assert 0 < scores["dice"]["mean"] < 1
     assert scores["protocol"] == "heldout"
+    shown = clone.run("dvc", "plots", "show", "--json")
+    plots = json.loads(shown[shown.index("{") :])["data"]
+    (curve,) = plots["validation pixel error"]
+    points = curve["content"]["data"]["values"]
+    assert {point["field"] for point in points} == set(TINY["benchmark"])
+    history = pd.read_csv(clone.folder / "runs/benchmark/unet2-fold0-seed0/training/history.csv")
+    drawn = [float(point["unet2"]) for point in points if point["field"] == "unet2"]
+    assert drawn == pytest.approx(list(history["validation_pixel_error"]), abs=1e-6)
     clone.run("dvc", "plots", "show", "results/leaderboard.csv", "--out", "dvc_plots")
     assert (clone.folder / "dvc_plots/index.html").stat().st_size > 1000
     clone.change(augment={"seed": 4})
@@ -245,7 +254,7 @@ def test_the_makefile_runs_it(clone):
         text=True,
         check=True,
     )
-    assert "pipelines.workspace isbi2012 paper" in done.stdout
+    assert 'pipelines.workspace "isbi2012" "paper"' in done.stdout
 
 
 def test_the_commands_of_lineage_make_the_champion_again_in_a_clean_clone(clone, tmp_path):

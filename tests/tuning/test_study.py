@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from emseg.training.record import RunRecord
 from emseg.training.run import split_of
 from emseg.tuning.result import apply_best, trials_table
 from emseg.tuning.space import apply_point, gflop, starting_points, suggest
-from emseg.tuning.study import Events, open_study, run_worker
+from emseg.tuning.study import Events, count_trials, open_study, run_worker
 
 SPACE = {
     "base_channels": {"low": 2, "high": 4, "step": 2},
@@ -331,6 +332,36 @@ def test_trials_that_diverge_or_are_too_large_do_not_end_the_study(params, sourc
         apply_best(study, settings, params)
 
 
+def test_a_journal_whose_last_line_was_cut_goes_on_without_it(params, settings, source, capsys):
+    study = open_study(changed(params, trials=1), source, "cut")
+    run_worker(study, changed(params, trials=1), source, Events())
+    journal = Path("runs/tuning/cut/journal.log")
+    whole = journal.read_bytes()
+    for tail in (b'{"op_code":6,"wor', b"\x00" * 40, b'{"op_code":6}'):
+        journal.write_bytes(whole + tail)
+        again = open_study(changed(params, trials=2), source, "cut")
+        assert "journal.log: the last line was cut short and is dropped" in capsys.readouterr().err
+        assert again.trials[0].value == study.trials[0].value
+    run_worker(again, changed(params, trials=2), source, Events())
+    assert sum(trial.state.is_finished() for trial in again.trials) == 2
+    journal.write_bytes(b"half a line\n" + journal.read_bytes())
+    with pytest.raises(InputError, match=r"journal.log is damaged in line 1.*--name"):
+        open_study(settings, source, "cut")
+
+
+def test_a_trial_that_was_done_again_counts_once(params, source):
+    settings = changed(params, trials=3)
+    study = open_study(settings, source, "again")
+    study.optimize(lambda trial: 0.5, n_trials=1)
+    dead = study.ask()
+    dead.set_user_attr("worker", {"host": socket.gethostname(), "process": 2**22 + 1})
+    run_worker(study, settings, source, Events())
+    states = [trial.state.name for trial in study.trials]
+    assert states[dead.number] == "FAIL"
+    assert count_trials(study) == 3
+    assert sum(state in ("COMPLETE", "PRUNED") for state in states) == 3
+
+
 WORKER = """
 import sys, torch
 torch.set_num_threads(1)
@@ -363,7 +394,8 @@ def test_workers_share_a_study_and_a_killed_ones_trial_is_done_again(params, sou
     study = open_study(settings, source, "shared")
     states = [trial.state.name for trial in study.trials]
     finished = [trial for trial in study.trials if trial.state.is_finished()]
-    assert len(finished) >= 8
+    # The dead one's trial counts when it is done again.
+    assert len([state for state in states if state in ("COMPLETE", "PRUNED")]) >= 8
     assert "RUNNING" not in states
     assert len({trial.user_attrs["worker"]["process"] for trial in finished}) == 3
     (dead,) = [trial for trial in finished if trial.user_attrs["worker"]["process"] == victim.pid]
