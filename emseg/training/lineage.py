@@ -17,7 +17,9 @@ import emseg
 
 _PACKAGES = ("emseg", "torch", "numpy", "scipy", "scikit-image", "tifffile", "mlflow", "optuna", "dvc")
 _CODE_THAT_TRAINS = ("data", "inference", "metrics", "models", "training")
-_CODE_AFTER_TRAINING = tuple(f"inference/{name}.py" for name in ("regions", "agglomeration", "segmenter", "volume"))
+_CODE_AFTER_TRAINING = tuple(
+    f"inference/{name}.py" for name in ("regions", "agglomeration", "segmenter", "volume", "target", "result")
+)
 """Only ever sees finished networks, so a change to it leaves an unfinished run its epochs."""
 
 
