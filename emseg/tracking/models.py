@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -59,11 +60,11 @@ def _segmenter_of_mlflow_run(client: MlflowClient, run_id: str) -> Segmenter:
         raise InputError(f"no MLflow run {run_id} in this store") from error
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        (run / "evaluation").mkdir(parents=True)
+        for part in ("training", "evaluation"):
+            (run / part).mkdir(parents=True)
         try:
             for name in ("record.json", "weights.safetensors"):
-                client.download_artifacts(run_id, f"record/{name}", folder)
-            (Path(folder) / "record").rename(run / "training")
+                os.replace(client.download_artifacts(run_id, f"record/{name}", folder), run / "training" / name)
             names = [name for name in (*EVALUATION_TABLES, AGGLOMERATION_FILE) if name in _files(client, run_id)]
             for name in names:
                 client.download_artifacts(run_id, name, str(run / "evaluation"))

@@ -216,9 +216,7 @@ def _segmenter(record: RunRecord, metrics: dict[str, Any], evaluation: Path, nam
     if _is_agglomerated(metrics):
         agglomeration = Agglomeration.from_dict(json.loads((evaluation / AGGLOMERATION_FILE).read_text("utf-8")))
     threshold = float(metrics["threshold"])
-    grey_levels = {
-        quantile: float(facts["grey_levels"][quantile]) for quantile in ("0.05", "0.25", "0.5", "0.75", "0.95")
-    }
+    grey_levels = {share: float(facts["grey_levels"][share]) for share in ("0.05", "0.25", "0.5", "0.75", "0.95")}
     if not np.isfinite([threshold, *grey_levels.values()]).all():
         raise ValueError("its threshold or grey levels are no numbers")
     return Segmenter(predictor, threshold, grey_levels, name, fingerprint, agglomeration)

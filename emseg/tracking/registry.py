@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import time
 import uuid
@@ -186,7 +187,8 @@ def fetch_package(client: MlflowClient, version: Version, folder: Path) -> Path:
             there = {Path(file.path).name for file in list_artifacts(artifact_uri=place) if not file.is_dir}
             for name in PACKAGE_FILES:
                 if name in there:
-                    download_artifacts(artifact_uri=f"{place}/{name}", dst_path=str(folder))
+                    fetched = download_artifacts(artifact_uri=f"{place}/{name}", dst_path=str(folder))
+                    os.replace(fetched, folder / name)
     except OSError as error:
         raise RunError(f"{version.uri} cannot be fetched ({reason_of(error)})") from error
     require_digest(folder, version.uri, version.tags.get(DIGEST_TAG, ""))
@@ -424,16 +426,9 @@ def _read_version(version: ModelVersion) -> Version:
     try:
         described = json.loads(version.tags[DESCRIPTION_TAG])
         _Description.model_validate(described)
-        table = _read_table(described["scores"], described["metrics"])
-        read = Version(
-            int(version.version),
-            version.run_id,
-            dict(version.tags),
-            (),
-            described["facts"],
-            described["metrics"],
-            table,
-        )
+        facts, metrics = described["facts"], described["metrics"]
+        table = _read_table(described["scores"], metrics)
+        read = Version(int(version.version), version.run_id, dict(version.tags), (), facts, metrics, table)
         _ = read.scores
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -35,7 +35,10 @@ class StoreRefusalError(RunError):
 
 
 def store_uri() -> str:
-    """MLFLOW_TRACKING_URI, or a SQLite database in the project's root folder. It may hold a password: see `store_name`."""
+    """MLFLOW_TRACKING_URI, or a SQLite database in the project's root folder.
+
+    It may hold a password; what is shown or written is `store_name`.
+    """
     # Absolute: a relative SQLite path would follow the current folder and scatter runs.
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
 

@@ -378,6 +378,6 @@ def test_lineage_leads_back_to_settings_that_train_the_same_weights(
 def test_a_version_is_loaded_with_what_the_registry_recorded(store, evaluated, tmp_path):
     register_record(store, evaluated())
     (version,) = versions(store)
-    segmenter = load_version(version, tmp_path / "fetched")
+    segmenter = load_version(store, version, tmp_path / "fetched")
     assert segmenter.threshold == version.metrics["threshold"]
     assert segmenter.fingerprint == version.tags["emseg.digest"]

@@ -62,15 +62,6 @@ def test_tiff_and_png_in_mask_probability_and_cells_out(client, champion, stack)
     assert (probability[cells > 0] > min(threshold, 0.5)).all()
 
 
-def test_the_tensor_protocol_of_mlflow_answers_too(client, champion, stack):
-    images = stack[0][:1, None, :32, :32].astype(np.float32)
-    answer = client.post("/invocations", json={"inputs": images.tolist()})
-    assert answer.status_code == 200, answer.text
-    values = np.array(answer.json()["predictions"])[:, 0]
-    np.testing.assert_allclose(values, expected(champion, stack[0][:1, :32, :32]), atol=1e-4)
-    assert answer.headers["x-emseg-version"] == "1"
-
-
 def test_health_and_what_is_served(client):
     assert client.get("/health").status_code == 200
     assert client.get("/ping").headers["x-emseg-version"] == "1"
@@ -102,9 +93,6 @@ def test_requests_that_are_too_large_or_ask_for_nonsense(client, stack):
     answer = client.post("/segment?format=png", content=as_tiff(stack[0][:2]))
     assert "format=tiff" in answer.json()["error"]
     assert client.post("/segment", content=rgb()).status_code == 422
-    assert client.post(
-        "/invocations", content=b"not json", headers={"content-type": "application/json"}
-    ).is_client_error
 
 
 def test_a_promotion_is_taken_up_and_a_damaged_one_is_not(client, champion, store, stack):
@@ -155,10 +143,8 @@ def test_requests_in_flight_survive_promotions(client, champion, store, stack):
         assert answer.headers["x-emseg-model"].endswith("/" + answer.headers["x-emseg-version"])
 
 
-@pytest.mark.parametrize("path", ["/segment?kind=probability", "/invocations"])
-def test_an_answer_names_the_version_that_gave_it(client, champion, store, stack, path, monkeypatch):
-    image = stack[0][0, :32, :32]
-    asked = {"content": as_tiff(image)} if "segment" in path else {"json": {"inputs": image[None, None].tolist()}}
+def test_an_answer_names_the_version_that_gave_it(client, champion, store, stack, monkeypatch):
+    path, asked = "/segment?kind=probability", {"content": as_tiff(stack[0][0, :32, :32])}
     answer = client.post(path, **asked)
     assert answer.headers["x-emseg-version"] == "1"
     begin = champion.begin_request
