@@ -124,8 +124,9 @@ def _register(client: MlflowClient, record: RunRecord, run_id: str, before: Mode
         uri = _log_network(record, run_id, package, metric_means(metrics))
     try:
         client.create_registered_model(MODEL_NAME, description=_DESCRIPTION)
-    except MlflowException:
-        client.get_registered_model(MODEL_NAME)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
     if before is not None:
         # The evidence of a champion goes with it.
         tags |= {key: value for key, value in before.tags.items() if key == DECISION_TAG}
