@@ -32,7 +32,7 @@ def damaged_bytes(content: bytes, seed: int, count: int = 8) -> Iterator[tuple[s
             stop = min(len(damaged), start + draw.randint(1, 64))
             damaged[start:stop] = bytes(stop - start)
         else:
-            damaged += damaged
+            damaged *= 2
         yield f"{kind}-{index}", bytes(damaged)
 
 

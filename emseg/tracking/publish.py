@@ -43,7 +43,7 @@ _STATUS = {FINISHED: "FINISHED", FAILED: "FAILED"}
 
 
 @dataclass(frozen=True)
-class _Delivery:
+class Delivery:
     """Everything of a record that goes to MLflow, read before anything is written there.
 
     Attributes:
@@ -106,7 +106,7 @@ def deliver(client: MlflowClient, record: RunRecord, is_training: bool = False) 
     """`publish_record` for who holds the record already."""
     from mlflow.entities import Metric
 
-    delivery = _read(record)
+    delivery = read_delivery(record)
     with asking(f"publish {record.folder.parent}"):
         run_id = _find_or_create_run(client, delivery, is_training)
         delivered = max((metric.step for metric in client.get_metric_history(run_id, "train/loss")), default=0)
@@ -151,7 +151,7 @@ def settle_run(client: MlflowClient, record_id: str, experiment_id: str) -> str:
     return kept.info.run_id
 
 
-def _read(record: RunRecord) -> _Delivery:
+def read_delivery(record: RunRecord) -> Delivery:
     """Read all that is delivered.
 
     Raises:
@@ -173,7 +173,7 @@ def _read(record: RunRecord) -> _Delivery:
         )
 
 
-def _delivery_of_training(record: RunRecord, facts: dict[str, Any]) -> _Delivery:
+def _delivery_of_training(record: RunRecord, facts: dict[str, Any]) -> Delivery:
     lineage = facts["lineage"]
     tags = {
         RECORD_TAG: facts["id"],
@@ -197,7 +197,7 @@ def _delivery_of_training(record: RunRecord, facts: dict[str, Any]) -> _Delivery
         _ = [float(facts[key]) for key in ("seconds_per_epoch", "best_epoch", "training_seconds", "images_seen")]
     epochs = _epochs(record, facts)
     ended = _milliseconds(facts["finished"]) if facts["finished"] else 0
-    return _Delivery(
+    return Delivery(
         facts,
         plain("-".join(map(str, [record.name, *given.values()]))),
         {key: plain(value) for key, value in (tags | given).items()},
@@ -274,7 +274,7 @@ class _LiveMirror:
             )
 
 
-def _find_or_create_run(client: MlflowClient, delivery: _Delivery, is_training: bool) -> str:
+def _find_or_create_run(client: MlflowClient, delivery: Delivery, is_training: bool) -> str:
     from mlflow.entities import ViewType
 
     facts = delivery.facts
@@ -346,7 +346,7 @@ def _log_dataset(client: MlflowClient, run_id: str, facts: dict[str, Any]) -> No
     client.log_inputs(run_id, datasets=inputs)
 
 
-def _log_end_of_training(client: MlflowClient, run_id: str, record: RunRecord, delivery: _Delivery) -> None:
+def _log_end_of_training(client: MlflowClient, run_id: str, record: RunRecord, delivery: Delivery) -> None:
     facts = delivery.facts
     # A run that was packed elsewhere may have left large weights behind.
     has_weights = record.weights_file.is_file()
@@ -380,7 +380,7 @@ def log_final_metrics(client: MlflowClient, run_id: str, metrics: dict[str, floa
     client.log_batch(run_id, metrics=points)
 
 
-def _log_evaluation(client: MlflowClient, run_id: str, record: RunRecord, delivery: _Delivery) -> None:
+def _log_evaluation(client: MlflowClient, run_id: str, record: RunRecord, delivery: Delivery) -> None:
     metrics, folder = delivery.metrics, evaluation_folder(record)
     if metrics is None or client.get_run(run_id).data.tags.get(EVALUATION_TAG) == delivery.evaluation_digest:
         return

@@ -115,13 +115,11 @@ def _register(client: MlflowClient, record: RunRecord, run_id: str, before: Mode
     with tempfile.TemporaryDirectory() as temporary:
         package = Path(temporary) / "package"
         write_package(record, package)
-        with reading(record.folder.parent):
-            metrics, table, _ = read_evaluation(evaluation_folder(record))
-            tags = _tags(record.read(), metrics, table)
+        tags = version_tags(record)
         tags[DIGEST_TAG] = package_digest(package)
         tags[WEIGHTS_TAG] = hashlib.sha256((package / "weights.safetensors").read_bytes()).hexdigest()
         card = (package / "model-card.md").read_text(encoding="utf-8")
-        uri = _log_network(record, run_id, package, metric_means(metrics))
+        uri = _log_network(record, run_id, package)
     try:
         client.create_registered_model(MODEL_NAME, description=_DESCRIPTION)
     except MlflowException as error:
@@ -142,8 +140,18 @@ def _register(client: MlflowClient, record: RunRecord, run_id: str, before: Mode
     )
 
 
+def version_tags(record: RunRecord) -> dict[str, str]:
+    """What the version of a record is judged by, and what MLflow's page shows of it; digests come on top.
+
+    Raises:
+        InputError: record or evaluation are damaged.
+    """
+    with reading(record.folder.parent):
+        metrics, table, _ = read_evaluation(evaluation_folder(record))
+        return _tags(record.read(), metrics, table)
+
+
 def _tags(facts: dict[str, Any], metrics: dict[str, Any], table: pd.DataFrame) -> dict[str, str]:
-    """What a version is judged by, and what MLflow's page shows of it."""
     means = metric_means(metrics)
     described = {"facts": _judged_by(facts), "metrics": metrics}
     return {
@@ -187,7 +195,7 @@ def _judged_by(facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _log_network(record: RunRecord, run_id: str, package: Path, means: dict[str, float]) -> str:
+def _log_network(record: RunRecord, run_id: str, package: Path) -> str:
     import mlflow
     import torch
     from mlflow.models import ModelSignature
@@ -212,6 +220,7 @@ def _log_network(record: RunRecord, run_id: str, package: Path, means: dict[str,
             extra_files=[str(package / name) for name in package_files(package)],
         )
         # Tied to the model too, so that its page shows what it is worth.
+        means = metric_means(read_evaluation(evaluation_folder(record))[0])
         shown = {name: value for name, value in means.items() if "/" not in name}
         for name, value in shown.items():
             (*_, point) = mlflow.MlflowClient().get_metric_history(run_id, name)
