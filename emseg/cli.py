@@ -283,6 +283,9 @@ def publish(
     records: Annotated[
         list[Path] | None, typer.Argument(help="Run folders, or zip files packed elsewhere; default: all below runs.")
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Replace the versions of these runs, whose files are damaged.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Deliver run records to MLflow. A record becomes one MLflow run, however often it is published.
@@ -295,27 +298,42 @@ def publish(
         MLFLOW_TRACKING_URI=http://mlflow.lab:5000 emseg publish runs/single/unet2-fold0-seed0
 
         emseg publish packed/*.zip         runs of `python -m pipelines.jobs` on another machine
+
+        emseg publish runs/single/unet2-fold0-seed0 --again
     """
     from dataclasses import asdict
 
     from emseg.reporting.imported import import_run
-    from emseg.tracking.store import connect, store_uri
+    from emseg.tracking.store import connect, store_name
     from emseg.tracking.summary import publish_records
     from emseg.training.record import RunRecord
 
+    if again and not records:
+        raise InputError("--again needs the run folders whose versions are to be replaced")
     folders = records or sorted(file.parent for file in Path("runs").glob("**/training/record.json"))
     if not folders:
         raise InputError("no run records below runs; train one with `make benchmark` or `emseg train`")
-    runs = [import_run(path) if path.suffix == ".zip" else RunRecord.open(path) for path in folders]
-    published = publish_records(connect(), runs)
+    runs, failed = [], []
+    for path in folders:
+        try:
+            runs.append(import_run(path) if path.suffix == ".zip" else RunRecord.open(path))
+        except InputError as error:
+            if len(folders) == 1:
+                raise
+            failed.append(str(error))
+    published = publish_records(connect(), runs, again)
     if as_json:
-        print(json.dumps({"store": store_uri(), **asdict(published)}, indent=2))
-        return
-    for folder, run_id in published.runs.items():
-        version = f", version {published.versions[folder]} of emseg-membrane" if folder in published.versions else ""
-        print(f"{folder}: MLflow run {run_id}{version}")
-    for model, run_id in published.parents.items():
-        print(f"{model}: mean over its folds and seeds in run {run_id}")
+        print(json.dumps({"store": store_name(), **asdict(published)}, indent=2))
+    else:
+        for folder, run_id in published.runs.items():
+            version = published.versions.get(folder)
+            print(f"{folder}: MLflow run {run_id}" + (f", version {version} of emseg-membrane" if version else ""))
+        for model, run_id in published.parents.items():
+            print(f"{model}: mean over its folds and seeds in run {run_id}")
+    for sentence in [*failed, *published.failed.values()]:
+        print(f"emseg: not published: {sentence}", file=sys.stderr)
+    if failed or published.failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -414,9 +432,11 @@ def registry(wide: Wide = False, as_json: AsJson = False) -> None:
     from emseg.reporting.terminal import print_table
     from emseg.tracking.registry import versions
     from emseg.tracking.standing import as_tables, standings
-    from emseg.tracking.store import connect
+    from emseg.tracking.store import asking, connect
 
-    groups = standings(versions(connect()))
+    client = connect()
+    with asking("read the registry"):
+        groups = standings(versions(client))
     if as_json:
         print(json.dumps(groups, indent=2))
         return
@@ -572,7 +592,7 @@ def serve(
     largest_megapixels: Annotated[float, typer.Option(help="Larger sections are refused.")] = 64.0,
     timeout: Annotated[float, typer.Option(help="Seconds before a request is given up.")] = 60.0,
 ) -> None:
-    """Serve the champion over HTTP, on MLflow's own server; a promotion is taken up without a dropped request.
+    """Serve the champion over HTTP; a promotion is taken up without a dropped request.
 
     POST /segment takes the bytes of a TIFF or PNG and answers with those of the mask, probability or cells.
 

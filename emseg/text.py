@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours, cursor
     r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # titles, links
     r"|\x1b[ -~]?"
 )
-_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode categories of control characters, writing directions, half characters and line ends."""
 _MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]()#+!|~"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 _USER = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)[^\s]*@")
 _PARAMETER = re.compile(
@@ -27,7 +24,8 @@ def plain(text: object) -> str:
     'unet2 red'
     """
     shown = _ESCAPES.sub("", str(text))
-    kept = (" " if c.isspace() else "" if unicodedata.category(c) in _INVISIBLE else c for c in shown)
+    # Neither printable nor space: control characters, writing directions, half characters.
+    kept = (" " if c.isspace() else c if c.isprintable() else "" for c in shown)
     return " ".join("".join(kept).split())
 
 

@@ -2,8 +2,9 @@
 
 from dataclasses import asdict
 
+from emseg.errors import RunError
 from emseg.files import write_json
-from emseg.tracking.store import connect, store_uri
+from emseg.tracking.store import connect, store_name
 from emseg.tracking.summary import publish_records
 from pipelines.stage import RESULTS, benchmark_records, current_settings, run_stage
 
@@ -13,8 +14,10 @@ def main() -> None:
     settings = current_settings()
     client = connect()
     published = publish_records(client, benchmark_records(settings))
-    write_json(RESULTS / "published.json", {"store": store_uri(), **asdict(published)})
-    print(f"{len(published.runs)} runs and {len(published.versions)} versions in {store_uri()}")
+    if published.failed:
+        raise RunError("; ".join(published.failed.values()))
+    write_json(RESULTS / "published.json", {"store": store_name(), **asdict(published)})
+    print(f"{len(published.runs)} runs and {len(published.versions)} versions in {store_name()}")
 
 
 if __name__ == "__main__":

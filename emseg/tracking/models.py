@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emseg.errors import InputError, RunError
-from emseg.reporting.evaluation import EVALUATION_TABLES
+from emseg.reporting.evaluation import AGGLOMERATION_FILE, EVALUATION_TABLES
 from emseg.tracking.packaging import segmenter_of_run
+from emseg.tracking.publish import EVALUATION_TAG, WEIGHTS_TAG, evaluation_digest
 from emseg.tracking.registry import find_version, load_version
-from emseg.tracking.store import connect
+from emseg.tracking.store import asking, connect, reason_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,12 +36,13 @@ def load_segmenter(reference: str = DEFAULT_MODEL) -> Segmenter:
     """
     if reference.startswith("models:/"):
         client = connect()
-        with tempfile.TemporaryDirectory() as folder:
-            return load_version(find_version(client, reference), Path(folder))
+        with asking(f"load {reference}"), tempfile.TemporaryDirectory() as folder:
+            return load_version(client, find_version(client, reference), Path(folder))
     if Path(reference).exists():
         return segmenter_of_run(reference)
     if re.fullmatch(r"[0-9a-f]{32}", reference):
-        return _segmenter_of_mlflow_run(connect(), reference)
+        with asking(f"load run {reference}"):
+            return _segmenter_of_mlflow_run(connect(), reference)
     raise InputError(
         f"no model {reference}: expected {DEFAULT_MODEL}, models:/emseg-membrane/NUMBER, an MLflow run id, "
         "or a run folder"
@@ -49,16 +53,28 @@ def _segmenter_of_mlflow_run(client: MlflowClient, run_id: str) -> Segmenter:
     from mlflow.exceptions import MlflowException
 
     try:
-        client.get_run(run_id)
+        tags = client.get_run(run_id).data.tags
     except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
         raise InputError(f"no MLflow run {run_id} in this store") from error
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        (run / "evaluation").mkdir(parents=True)
+        for part in ("training", "evaluation"):
+            (run / part).mkdir(parents=True)
         try:
-            Path(client.download_artifacts(run_id, "record", folder)).rename(run / "training")
-            for name in EVALUATION_TABLES:
+            for name in ("record.json", "weights.safetensors"):
+                os.replace(client.download_artifacts(run_id, f"record/{name}", folder), run / "training" / name)
+            names = [name for name in (*EVALUATION_TABLES, AGGLOMERATION_FILE) if name in _files(client, run_id)]
+            for name in names:
                 client.download_artifacts(run_id, name, str(run / "evaluation"))
         except (MlflowException, OSError) as error:
-            raise RunError(f"run {run_id} has no complete record ({' '.join(str(error).split())[:120]})") from error
+            raise RunError(f"run {run_id} has no complete record ({reason_of(error)})") from error
+        weights = hashlib.sha256((run / "training" / "weights.safetensors").read_bytes()).hexdigest()
+        if (weights, evaluation_digest(run / "evaluation")) != (tags.get(WEIGHTS_TAG), tags.get(EVALUATION_TAG)):
+            raise InputError(f"run {run_id}: its files are not those that were published; publish it again")
         return segmenter_of_run(run)
+
+
+def _files(client: MlflowClient, run_id: str) -> set[str]:
+    return {file.path for file in client.list_artifacts(run_id)}

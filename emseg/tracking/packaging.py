@@ -14,6 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from emseg.data.normalization import Normalization
-from emseg.errors import InputError
+from emseg.errors import InputError, RunError
 from emseg.files import atomic_folder, write_text
 from emseg.inference.agglomeration import Agglomeration
 from emseg.inference.predictor import Predictor
@@ -33,9 +36,29 @@ from emseg.models import Network
 from emseg.records.evaluation import read_evaluation
 from emseg.records.run import FINISHED
 from emseg.reporting.evaluation import AGGLOMERATION_FILE, evaluation_folder
+from emseg.text import markdown, plain
 from emseg.training.record import RunRecord
 
 _FILES = ("record.json", "weights.safetensors", "metrics.json", "scores.csv", "model-card.md", "check.npz")
+PACKAGE_FILES = (*_FILES, AGGLOMERATION_FILE)
+"""All that a package may hold; nothing else is fetched, read or obeyed."""
+AGAIN = "register its run again with `emseg publish RUN --again`"
+_DAMAGED = (
+    SafetensorError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+    EOFError,
+    zipfile.BadZipFile,
+    OSError,
+)
+"""What reading files raises that are not what they should be."""
 _CHECK_SIDE = 64
 _CHECK_TOLERANCE = 1e-3
 """Of a probability: processors round differently, a changed weight shows at once."""
@@ -70,12 +93,11 @@ def write_package(record: RunRecord, folder: Path) -> None:
         raise InputError(f"{record.folder}: the run is {facts['status']}; only a finished run becomes a model")
     evaluation = evaluation_folder(record)
     metrics, _, _ = read_evaluation(evaluation)
-    with atomic_folder(folder, (*_FILES, AGGLOMERATION_FILE)) as package:
-        for file in (record.folder / "record.json", record.weights_file):
+    needed = ("metrics.json", "scores.csv", *([AGGLOMERATION_FILE] if _is_agglomerated(metrics) else []))
+    with atomic_folder(folder, PACKAGE_FILES) as package, reading(record.folder.parent):
+        for file in (record.folder / "record.json", record.weights_file, *(evaluation / name for name in needed)):
+            _require_file(file)
             shutil.copy(file, package)
-        for name in ("metrics.json", "scores.csv", AGGLOMERATION_FILE):
-            if (evaluation / name).is_file():
-                shutil.copy(evaluation / name, package)
         write_text(package / "model-card.md", model_card(facts, metrics))
         image = check_image(record.load_network()[1])
         np.savez(package / "check.npz", image=image, probability=_check_probability(record, image))
@@ -116,8 +138,31 @@ def package_files(folder: Path) -> list[str]:
     """
     for name in _FILES:
         if not (folder / name).is_file():
-            raise InputError(f"{folder} lacks {name}; the model is damaged, register its run again")
+            raise InputError(f"its files lack {name}; the model is damaged, {AGAIN}")
     return [*_FILES, *([AGGLOMERATION_FILE] if (folder / AGGLOMERATION_FILE).is_file() else [])]
+
+
+def require_digest(folder: Path, name: str, expected: str | None) -> str:
+    """The digest of a package, which is the one that was recorded.
+
+    Args:
+        folder: that holds the package's files.
+        name: what to call the model.
+        expected: digest that the registry recorded; None where there is none.
+
+    Raises:
+        InputError: a file is missing, or they are not those that were registered.
+    """
+    try:
+        digest = package_digest(folder)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    if expected is not None and digest != expected:
+        raise InputError(
+            f"{name}: its files are not those that were registered (digest {digest[:12]}, recorded "
+            f"{plain(expected[:12]) or 'none'}); do not use it, {AGAIN}"
+        )
+    return digest
 
 
 def open_package(folder: Path, name: str, expected_digest: str | None = None) -> Segmenter:
@@ -132,23 +177,16 @@ def open_package(folder: Path, name: str, expected_digest: str | None = None) ->
         InputError: a file is missing, differs from what was registered, is not what it should be, or the network
             does not give the check's probability again.
     """
-    digest = package_digest(folder)
-    if expected_digest is not None and digest != expected_digest:
-        raise InputError(
-            f"{name}: its files are not those that were registered (digest {digest[:12]}, recorded "
-            f"{expected_digest[:12]}); do not use it, register its run again"
-        )
+    digest = require_digest(folder, name, expected_digest)
     try:
         record = RunRecord(folder)
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         segmenter = _segmenter(record, metrics, folder, name, digest)
         with np.load(folder / "check.npz", allow_pickle=False) as check:
             image, expected = check["image"], check["probability"]
-        probability = _check_probability(record, image)
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{name} cannot be loaded ({reason}); evaluate and register its run again") from error
-    difference = float(np.abs(probability - expected).max())
+        difference = float(np.abs(_check_probability(record, image) - expected).max())
+    except _DAMAGED as error:
+        raise InputError(f"{name} cannot be loaded ({_reason(error)}); evaluate its run, and {AGAIN}") from error
     if not difference < _CHECK_TOLERANCE:
         raise InputError(
             f"{name} does not reproduce its test output (probabilities differ by {difference:.2g}); do not use it"
@@ -164,21 +202,57 @@ def segmenter_of_run(folder: str | Path) -> Segmenter:
     """
     record = RunRecord.open(folder)
     evaluation = evaluation_folder(record)
-    metrics, _, _ = read_evaluation(evaluation)
-    weights = hashlib.sha256(record.weights_file.read_bytes()).hexdigest()
-    try:
+    with reading(folder):
+        _require_file(record.weights_file)
+        metrics, _, _ = read_evaluation(evaluation)
+        if _is_agglomerated(metrics):
+            _require_file(evaluation / AGGLOMERATION_FILE)
+        weights = hashlib.sha256(record.weights_file.read_bytes()).hexdigest()
         return _segmenter(record, metrics, evaluation, str(folder), weights)
-    except ValueError as error:
-        raise InputError(f"{folder}: {error}; evaluate the run again (emseg evaluate)") from error
 
 
 def _segmenter(record: RunRecord, metrics: dict[str, Any], evaluation: Path, name: str, fingerprint: str) -> Segmenter:
     facts = record.read()
     predictor = record.load_predictor()
     agglomeration = None
-    if metrics.get("cells") == "agglomeration":
+    if _is_agglomerated(metrics):
         agglomeration = Agglomeration.from_dict(json.loads((evaluation / AGGLOMERATION_FILE).read_text("utf-8")))
-    return Segmenter(predictor, float(metrics["threshold"]), facts["grey_levels"], name, fingerprint, agglomeration)
+    threshold = float(metrics["threshold"])
+    grey_levels = {share: float(facts["grey_levels"][share]) for share in ("0.05", "0.25", "0.5", "0.75", "0.95")}
+    if not np.isfinite([threshold, *grey_levels.values()]).all():
+        raise ValueError("its threshold or grey levels are no numbers")
+    return Segmenter(predictor, threshold, grey_levels, name, fingerprint, agglomeration)
+
+
+def _is_agglomerated(metrics: dict[str, Any]) -> bool:
+    return metrics.get("cells") == "agglomeration"
+
+
+def _require_file(file: Path) -> None:
+    if not file.is_file():
+        raise InputError(f"{file} is not here; copy it from where the run was made, or evaluate the run again")
+
+
+@contextmanager
+def reading(folder: str | Path) -> Iterator[None]:
+    """What cannot be read of a run becomes one sentence.
+
+    Raises:
+        InputError: a file is not what it should be.
+    """
+    try:
+        yield
+    except (InputError, RunError):
+        raise
+    except _DAMAGED as error:
+        raise InputError(
+            f"{folder}: the run is damaged ({_reason(error)}); copy it again from where it was made, or train and "
+            "evaluate it again"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return plain(error)[:120] or type(error).__name__
 
 
 def model_card(facts: dict[str, Any], metrics: dict[str, Any]) -> str:
@@ -205,19 +279,20 @@ def model_card(facts: dict[str, Any], metrics: dict[str, Any]) -> str:
         if facts["dataset"] == "synthetic"
         else "The lab's own sections; ask it for their licence and how to cite them."
     )
-    return f"""# {facts["model"]}, fold {facts["fold"]}, seed {facts["seed"]}
+    shown = {key: markdown(facts[key]) for key in ("model", "dataset", "data_digest", "fold", "seed")}
+    return f"""# {shown["model"]}, fold {shown["fold"]}, seed {shown["seed"]}
 
 Segments neuronal membranes in electron-microscopy sections: grey-level sections in, probability of cell interior out.
 
 ## Data
 
-{facts["dataset"]}, digest {facts["data_digest"]}. {licence}
+{shown["dataset"]}, digest {shown["data_digest"]}. {licence}
 Trained on {_count(split["training"])}, validated on {_count(split["validation"])}, tested on
-{metrics["sections"]} sections.
+{markdown(metrics["sections"])} sections.
 
 ## Scores
 
-Protocol {metrics["protocol"]}, cells by {_cells(metrics)}, pixels at 0.5.
+Protocol {markdown(metrics["protocol"])}, cells by {_cells(metrics)}, pixels at 0.5.
 {leaks}
 | metric | mean over sections | 95 % interval |
 |---|---|---|
@@ -231,15 +306,15 @@ it is not for diagnosis.
 
 ## Make it again
 
-Commit {lineage["git_commit"]}{" with uncommitted changes" if lineage["git_dirty"] else ""}, on
-{lineage["device"]}, torch {lineage["packages"]["torch"]}. `emseg lineage` prints the commands.
+Commit {markdown(lineage["git_commit"])}{" with uncommitted changes" if lineage["git_dirty"] else ""}, on
+{markdown(lineage["device"])}, torch {markdown(lineage["packages"]["torch"])}. `emseg lineage` prints the commands.
 """
 
 
 def _cells(metrics: dict[str, Any]) -> str:
     if metrics.get("cells") == "agglomeration":
         return "agglomeration, learned on the training sections"
-    return f"threshold {metrics['threshold']}, chosen on validation"
+    return f"threshold {markdown(metrics['threshold'])}, chosen on validation"
 
 
 def _count(sections: list[int]) -> str:

@@ -16,21 +16,22 @@ from emseg.metrics.scoring import LOWER_IS_BETTER, Scores
 from emseg.reporting.comparison import PairedDifference, paired_difference
 from emseg.settings import PromotionSettings
 from emseg.tracking.registry import (
+    DECISION_TAG,
     MODEL_NAME,
     Version,
-    champions,
     find_version,
     load_version,
+    read_registry,
     registry_lock,
+    say_nothing,
     set_champions,
-    versions,
 )
+from emseg.tracking.store import asking
 from emseg.training.record import now
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-DECISION_TAG = "emseg.decision"
 _TEST = ("protocol", "data_digest", "fold")
 """What two versions must share to be compared."""
 
@@ -88,14 +89,14 @@ def promote(
         InputError: there is no such version, or nothing to promote.
         RunError: another process holds the registry.
     """
-    with registry_lock(client):
-        every = versions(client)
-        history = champions(client)
+    with asking("promote a version"), registry_lock(client):
+        found = read_registry(client)
+        every, history = found.versions, found.champions
         champion = next((v for v in every if history and v.number == history[-1]), None)
-        candidate = find_version(client, reference) if reference else best_candidate(every, champion, rule)
+        candidate = find_version(client, reference, say_nothing) if reference else best_candidate(every, champion, rule)
         if champion is not None and candidate.number == champion.number:
             raise InputError(f"version {candidate.number} is the champion already")
-        conditions = judge(candidate, champion, every, rule)
+        conditions = [_loads(client, candidate), *judge(candidate, champion, every, rule)]
         unmet = [condition for condition in conditions if not condition.is_met]
         promoted = not unmet or (force is not None and all(condition.can_be_forced for condition in unmet))
         decision = Decision(
@@ -123,8 +124,8 @@ def rollback(client: MlflowClient) -> Decision:
     Raises:
         InputError: there is no champion before this one.
     """
-    with registry_lock(client):
-        history = champions(client)
+    with asking("roll back a promotion"), registry_lock(client):
+        history = read_registry(client).champions
         if len(history) < 2:
             raise InputError(
                 "there is no champion to go back to; the registry has had " + (_numbers(history) or "none")
@@ -142,7 +143,8 @@ def best_candidate(every: list[Version], champion: Version | None, rule: Promoti
     Raises:
         InputError: there is none.
     """
-    others = [v for v in every if champion is None or (v.number != champion.number and are_comparable(v, champion))]
+    measured = [v for v in every if rule.metric in v.metrics]
+    others = [v for v in measured if champion is None or (v.number != champion.number and are_comparable(v, champion))]
     if not others:
         raise InputError(
             "nothing to promote: no other version was scored on the champion's data and protocol"
@@ -159,8 +161,8 @@ def best_candidate(every: list[Version], champion: Version | None, rule: Promoti
 
 
 def are_comparable(one: Version, other: Version) -> bool:
-    """Whether two versions were scored on the same data, protocol and fold."""
-    return all(one.metrics[key] == other.metrics[key] for key in _TEST)
+    """Whether two versions were scored on the same sections of the same data, under one protocol and fold."""
+    return all(one.metrics[key] == other.metrics[key] for key in _TEST) and _sections(one) == _sections(other)
 
 
 def siblings(version: Version, every: list[Version]) -> list[Version]:
@@ -177,12 +179,11 @@ def difference(one: Version, other: Version, every: list[Version], metric: str, 
 def judge(
     candidate: Version, champion: Version | None, every: list[Version], rule: PromotionSettings
 ) -> list[Condition]:
-    """Every condition of the rule for one version."""
+    """Every condition of the rule for one version, but that it loads."""
     facts, metrics = candidate.facts, candidate.metrics
     seeds = sorted({v.facts["seed"] for v in siblings(candidate, every)})
     warning = ", which tests on copies of training sections" if metrics["leaks"] else ""
     conditions = [
-        _loads(candidate),
         Condition(
             "honest protocol",
             not metrics["leaks"],
@@ -213,12 +214,17 @@ def judge(
         Condition(
             "same test",
             comparable,
-            ", ".join(f"{key} {metrics[key]}, champion's {champion.metrics[key]}" for key in _TEST),
+            ", ".join(f"{key} {metrics[key]}, champion's {champion.metrics[key]}" for key in _TEST)
+            + ("" if _sections(candidate) == _sections(champion) else ", other sections"),
         )
     )
     if not comparable:
         return conditions
     for metric in (rule.metric, *rule.not_worse):
+        if lacking := [version for version in (candidate, champion) if metric not in version.metrics]:
+            evidence = f"{metric} of version {lacking[0].number} is not known; evaluate its run again"
+            conditions.append(Condition(f"{metric} compared", False, evidence))
+            continue
         gain = difference(candidate, champion, every, metric, rule.confidence)
         sign = -1 if metric in LOWER_IS_BETTER else 1
         low, mean = min(sign * gain.low, sign * gain.high), sign * gain.mean
@@ -240,13 +246,17 @@ def judge(
     return conditions
 
 
-def _loads(candidate: Version) -> Condition:
+def _loads(client: MlflowClient, candidate: Version) -> Condition:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            load_version(candidate, Path(folder))
+            load_version(client, candidate, Path(folder))
         except InputError as error:
             return Condition("loads safely", False, str(error), can_be_forced=False)
     return Condition("loads safely", True, "files as registered, test output reproduced", can_be_forced=False)
+
+
+def _sections(version: Version) -> set[float]:
+    return set(version.table["section"])
 
 
 def _pooled(group: list[Version]) -> Scores:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from emseg.errors import RunError
 from emseg.files import write_text
 from emseg.settings import read_yaml, validate_settings
-from emseg.tracking.registry import Version, find_version
-from emseg.tracking.store import store_uri
+from emseg.text import plain
+from emseg.tracking.packaging import reading
+from emseg.tracking.registry import Version, fetch_package, find_version
+from emseg.tracking.store import asking, store_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,11 +29,11 @@ def lineage(client: MlflowClient, reference: str) -> dict[str, Any]:
         InputError: there is no such version.
         RunError: its record cannot be fetched.
     """
-    version = find_version(client, reference)
-    run = client.get_run(version.run_id)
-    facts = _record(version)
+    with asking(f"read {plain(reference)}"):
+        version = find_version(client, reference)
+        run = client.get_run(version.run_id)
+        facts, weights = _record(client, version)
     origin = facts["lineage"]
-    weights = run.data.tags.get("weights.sha256")
     return {
         "version": version.number,
         "aliases": list(version.aliases),
@@ -65,7 +68,8 @@ def write_settings(client: MlflowClient, reference: str, path: Path, project: Pa
     Raises:
         InputError: there is no such version, or no params.yaml in `project`.
     """
-    facts = _record(find_version(client, reference))
+    with asking(f"read {plain(reference)}"):
+        facts, _ = _record(client, find_version(client, reference))
     settings, model = facts["settings"], facts["model"]
     entry = {key: settings.get(key) for key in ("architecture", "loss", "dice_weight", "weight_map", "network")}
     values = read_yaml(project / "params.yaml") | {
@@ -84,36 +88,38 @@ def write_settings(client: MlflowClient, reference: str, path: Path, project: Pa
     write_text(path, yaml.safe_dump(values, sort_keys=False))
 
 
-def _record(version: Version) -> dict[str, Any]:
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = download_artifacts(f"{version.uri}/extra_files/record.json", dst_path=folder)
-        except (MlflowException, OSError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise RunError(f"the record of {version.uri} cannot be fetched ({reason})") from error
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+def _record(client: MlflowClient, version: Version) -> tuple[dict[str, Any], str]:
+    """record.json of a version's package and the SHA-256 of its weights, both as they were registered."""
+    with tempfile.TemporaryDirectory() as temporary, reading(version.uri):
+        folder = fetch_package(client, version, Path(temporary))
+        facts = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        _ = [facts[key] for key in ("model", "fold", "seed", "maximum_steps", "dataset", "data_digest", "settings")]
+        _ = [facts["lineage"][key] for key in ("git_commit", "git_dirty", "code_digest", "dvc", "device", "packages")]
+        return facts, hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
 
 
-def _commands(version: Version, facts: dict[str, Any], weights: str | None) -> list[str]:
-    """Shell commands for a clean clone; the last prints the hash of the weights."""
-    folder = f"runs/again/{facts['model']}-fold{facts['fold']}-seed{facts['seed']}"
-    training = f"emseg train {facts['model']} --fold {facts['fold']} --seed {facts['seed']}"
+def _commands(version: Version, facts: dict[str, Any], weights: str) -> list[str]:
+    """Shell commands for a clean clone; the last prints the hash of the weights.
+
+    Nothing in a record is run by the shell that they are pasted into: every word is quoted.
+    """
+    model, fold, seed = (plain(facts[key]) for key in ("model", "fold", "seed"))
+    folder = f"runs/again/{model}-fold{fold}-seed{seed}".replace("..", "")
+    training = ["emseg", "train", model, "--fold", fold, "--seed", seed]
     if facts["maximum_steps"] is not None:
-        training += f" --maximum-steps {facts['maximum_steps']}"
-    steps = [
-        f"git checkout {facts['lineage']['git_commit']}",
-        "make environment",
-        "source .venv/bin/activate",
-        f"export MLFLOW_TRACKING_URI={store_uri()}",
-    ]
+        training += ["--maximum-steps", plain(facts["maximum_steps"])]
+    commit = facts["lineage"]["git_commit"]
+    # Without a commit there is nothing to check out: the run was trained outside git.
+    steps = [["git", "checkout", plain(commit)]] if commit else []
+    steps += [["make", "environment"], ["source", ".venv/bin/activate"]]
+    steps += [["export", f"MLFLOW_TRACKING_URI={store_name()}"]]
+    commands = [shlex.join(step) for step in steps]
     if facts["dataset"] != "synthetic":
-        steps.append(f"emseg data add {facts['dataset']}  # digest {facts['data_digest']}; or --from FOLDER")
+        adding = shlex.join(["emseg", "data", "add", plain(facts["dataset"])])
+        commands.append(f"{adding}  # digest {plain(facts['data_digest'])}; or --from FOLDER")
     return [
-        *steps,
-        f"emseg lineage {version.uri} --settings {folder}.yaml",
-        f"{training} --settings {folder}.yaml --folder {folder}",
-        f"sha256sum {folder}/training/weights.safetensors  # {weights}",
+        *commands,
+        shlex.join(["emseg", "lineage", version.uri, "--settings", f"{folder}.yaml"]),
+        shlex.join([*training, "--settings", f"{folder}.yaml", "--folder", folder]),
+        f"{shlex.join(['sha256sum', f'{folder}/training/weights.safetensors'])}  # {weights}",
     ]

@@ -5,13 +5,16 @@ MLflow's UI cannot average runs, so the parent run of a recipe carries the mean 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from emseg.errors import InputError
 from emseg.reporting.evaluation import evaluation_folder, metric_means
 from emseg.reporting.leaderboard import make_boards
-from emseg.tracking.publish import experiment_of, flat_parameters, publish_record
-from emseg.tracking.registration import is_registrable, recipe_digest, register_record
+from emseg.text import markdown, plain
+from emseg.tracking.publish import deliver, experiment_of, flat_parameters, publishing, settle_run
+from emseg.tracking.registration import is_registrable, recipe_digest, register_delivered
+from emseg.tracking.store import asking
 from emseg.training.record import RunRecord
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ _PARENT_TAG = "mlflow.parentRunId"
 
 @dataclass(frozen=True)
 class Published:
-    """What became of records: MLflow run id and version number by folder, parent run id by model.
+    """What became of records: MLflow run id, version number or what is wrong by folder, parent run id by model.
 
     A model with two recipes among the records has the parent of the last.
     """
@@ -31,22 +34,55 @@ class Published:
     runs: dict[str, str]
     versions: dict[str, int]
     parents: dict[str, str]
+    failed: dict[str, str] = field(default_factory=dict)
 
 
-def publish_records(client: MlflowClient, records: list[RunRecord]) -> Published:
-    """Publish records, register those that are evaluated, and fold runs of one recipe under a parent run."""
-    runs = {str(record.folder): publish_record(client, record) for record in records}
-    evaluated = [record for record in records if is_registrable(record)]
-    versions = {str(record.folder): register_record(client, record) for record in evaluated}
+def publish_records(client: MlflowClient, records: list[RunRecord], again: bool = False) -> Published:
+    """Publish records, register those that are evaluated, and fold runs of one recipe under a parent run.
+
+    Args:
+        client: of the store.
+        records: of any models.
+        again: register those again that are registered, for their files are damaged; see `register_record`.
+
+    Raises:
+        InputError: the one record that was asked for is damaged. Of several, the damaged ones are in `failed`.
+        RunError: the store refuses.
+    """
+    runs: dict[str, str] = {}
+    versions: dict[str, int] = {}
+    failed: dict[str, str] = {}
     recipes: dict[str, list[RunRecord]] = {}
-    for record in evaluated:
-        recipes.setdefault(recipe_digest(record.read()), []).append(record)
+    for record in records:
+        try:
+            runs[str(record.folder)], version = _publish(client, record, again)
+            if version is not None:
+                versions[str(record.folder)] = version
+                recipes.setdefault(recipe_digest(record.read()), []).append(record)
+        except InputError as error:
+            if len(records) == 1:
+                raise
+            failed[str(record.folder)] = str(error)
     parents = {}
     for recipe, own in recipes.items():
         if len(own) > 1:
             children = [runs[str(record.folder)] for record in own]
-            parents[own[0].read()["model"]] = _publish_parent(client, recipe, own, children)
-    return Published(runs, versions, parents)
+            with asking("publish the mean of several runs"):
+                parents[own[0].read()["model"]] = _publish_parent(client, recipe, own, children)
+    return Published(runs, versions, parents, failed)
+
+
+def _publish(client: MlflowClient, record: RunRecord, again: bool) -> tuple[str, int | None]:
+    """MLflow run and version of one record; no version where it cannot be registered."""
+    folder = record.folder.parent
+    with publishing(record):
+        run_id = deliver(client, record)
+        with asking(f"register {folder}"):
+            version = register_delivered(client, record, run_id, again) if is_registrable(record) else None
+        with asking(f"publish {folder}"):
+            facts = record.read()
+            experiment = experiment_of(client, facts["dataset"], facts["protocol"])
+            return settle_run(client, facts["id"], experiment), version
 
 
 def _publish_parent(client: MlflowClient, recipe: str, records: list[RunRecord], children: list[str]) -> str:
@@ -60,12 +96,14 @@ def _publish_parent(client: MlflowClient, recipe: str, records: list[RunRecord],
         tags = {RECIPE_TAG: recipe, "model": model, "protocol": facts["protocol"], "data.digest": facts["data_digest"]}
         run_id = client.create_run(experiment_id, tags=tags).info.run_id
         client.log_batch(run_id, params=flat_parameters(facts["settings"] | {"model": model}))
-    client.set_tag(run_id, "mlflow.runName", f"{model} over {len(records)} runs")
+    client.set_tag(run_id, "mlflow.runName", f"{plain(model)} over {len(records)} runs")
     client.set_tag(run_id, "mlflow.note.content", _note(records))
     (board,) = make_boards([evaluation_folder(record) for record in records])
     row = next(row for row in board.rows if row["model"] == model)
+    known = client.get_run(run_id).data.metrics
     for name, value in metric_means(row).items():
-        client.log_metric(run_id, name, value)
+        if known.get(name) != value:
+            client.log_metric(run_id, name, value)
     for child in children:
         client.set_tag(child, _PARENT_TAG, run_id)
     client.set_terminated(run_id)
@@ -73,5 +111,5 @@ def _publish_parent(client: MlflowClient, recipe: str, records: list[RunRecord],
 
 
 def _note(records: list[RunRecord]) -> str:
-    names = ", ".join(record.name for record in records)
+    names = ", ".join(markdown(record.name) for record in records)
     return f"Mean over test sections, each averaged over seeds: {names}."

@@ -6,23 +6,42 @@ import os
 import subprocess
 import sys
 
-from emseg.tracking.store import connect, project_root, store_uri
+from emseg.text import plain
+from emseg.tracking.serving import bound
+from emseg.tracking.store import asking, connect, project_root, store_name, store_uri
+
+_HOST = "127.0.0.1"
 
 
 def serve_ui(port: int) -> int:
-    """Run MLflow's server on loopback until it is stopped; prints where to look first. Returns its exit code."""
+    """Run MLflow's server on loopback until it is stopped; prints where to look first. Returns its exit code.
+
+    A store that is a server already has its own pages; then it prints where they are.
+
+    Raises:
+        InputError: the port is taken.
+        RunError: the store refuses.
+    """
+    is_server = store_uri().startswith(("http://", "https://"))
+    if not is_server:
+        bound(_HOST, port).close()
     client = connect()
-    experiments = [e for e in client.search_experiments() if e.name != "Default"]
-    print(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning")
+    address = store_name().rstrip("/") if is_server else f"http://{_HOST}:{port}"
+    with asking("list its experiments"):
+        experiments = [e for e in client.search_experiments() if e.name != "Default"]
+    print(f"{address}/#/experiments?workflowType=machine_learning")
     for experiment in experiments:
         print(
-            f"  {experiment.name}: http://127.0.0.1:{port}/#/experiments/{experiment.experiment_id}/runs"
+            f"  {plain(experiment.name)}: {address}/#/experiments/{experiment.experiment_id}/runs"
             "?workflowType=machine_learning&compareRunsMode=CHART"
         )
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri()]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # The job runner costs seven processes, and nothing here uses it.
+    if is_server:
+        return 0
+    command = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1"]
     environment = os.environ | {
+        # Not on the command line, which every user of the machine can read: it may hold a password.
+        "MLFLOW_BACKEND_STORE_URI": store_uri(),
+        # The job runner costs seven processes, and nothing here uses it.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }

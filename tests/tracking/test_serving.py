@@ -62,15 +62,6 @@ def test_tiff_and_png_in_mask_probability_and_cells_out(client, champion, stack)
     assert (probability[cells > 0] > min(threshold, 0.5)).all()
 
 
-def test_the_tensor_protocol_of_mlflow_answers_too(client, champion, stack):
-    images = stack[0][:1, None, :32, :32].astype(np.float32)
-    answer = client.post("/invocations", json={"inputs": images.tolist()})
-    assert answer.status_code == 200, answer.text
-    values = np.array(answer.json()["predictions"])[:, 0]
-    np.testing.assert_allclose(values, expected(champion, stack[0][:1, :32, :32]), atol=1e-4)
-    assert answer.headers["x-emseg-version"] == "1"
-
-
 def test_health_and_what_is_served(client):
     assert client.get("/health").status_code == 200
     assert client.get("/ping").headers["x-emseg-version"] == "1"
@@ -102,9 +93,6 @@ def test_requests_that_are_too_large_or_ask_for_nonsense(client, stack):
     answer = client.post("/segment?format=png", content=as_tiff(stack[0][:2]))
     assert "format=tiff" in answer.json()["error"]
     assert client.post("/segment", content=rgb()).status_code == 422
-    assert client.post(
-        "/invocations", content=b"not json", headers={"content-type": "application/json"}
-    ).is_client_error
 
 
 def test_a_promotion_is_taken_up_and_a_damaged_one_is_not(client, champion, store, stack):
@@ -155,10 +143,8 @@ def test_requests_in_flight_survive_promotions(client, champion, store, stack):
         assert answer.headers["x-emseg-model"].endswith("/" + answer.headers["x-emseg-version"])
 
 
-@pytest.mark.parametrize("path", ["/segment?kind=probability", "/invocations"])
-def test_an_answer_names_the_version_that_gave_it(client, champion, store, stack, path, monkeypatch):
-    image = stack[0][0, :32, :32]
-    asked = {"content": as_tiff(image)} if "segment" in path else {"json": {"inputs": image[None, None].tolist()}}
+def test_an_answer_names_the_version_that_gave_it(client, champion, store, stack, monkeypatch):
+    path, asked = "/segment?kind=probability", {"content": as_tiff(stack[0][0, :32, :32])}
     answer = client.post(path, **asked)
     assert answer.headers["x-emseg-version"] == "1"
     begin = champion.begin_request
@@ -184,3 +170,62 @@ def test_without_a_champion_it_does_not_start(store):
 
     with pytest.raises(InputError, match="nothing is registered"):
         champion_of_registry()
+
+
+def test_a_form_is_told_to_send_the_bytes_alone(client, stack):
+    answer = client.post("/segment", files={"file": ("x.tif", as_tiff(stack[0][0]))})
+    assert answer.status_code == 415
+    assert "--data-binary" in answer.json()["error"]
+
+
+def test_grey_levels_unlike_the_training_data_are_said_in_a_header(client, stack):
+    usual = client.post("/segment", content=as_tiff(stack[0][:2]))
+    assert "x-emseg-warning" not in usual.headers
+    twelve_bit = stack[0][:2].astype(np.uint16) * 16
+    answer = client.post("/segment", content=as_tiff(twelve_bit))
+    assert answer.status_code == 200
+    assert "unlike the training data" in answer.headers["x-emseg-warning"]
+
+
+def test_what_is_not_there_is_a_sentence(client):
+    for method, path, status in (
+        ("GET", "/", 404),
+        ("GET", "/docs", 404),
+        ("POST", "/invocations", 404),
+        ("GET", "/segment", 405),
+        ("DELETE", "/model", 405),
+    ):
+        answer = client.request(method, path)
+        assert answer.status_code == status
+        assert "/segment" in answer.json()["error"]
+
+
+def test_no_body_is_answered_with_an_error_of_the_server(client, stack):
+    from damage import damaged_bytes
+
+    good = as_tiff(stack[0][0])
+    entries = tifffile.TiffFile(io.BytesIO(good)).pages[0].tags
+    bodies = [b"", b"II*\x00", b"MM\x00*", b"\x89PNG", b"\x00" * 100]
+    for tag in entries:
+        # Every tag once with an odd kind, and once with an odd number of values.
+        for place, value in ((2, b"\xff\xff"), (2, b"\x00\x00"), (4, b"\x00\x00\x00\x00"), (0, b"\xff\xff")):
+            bodies.append(good[: tag.offset + place] + value + good[tag.offset + place + len(value) :])
+    bodies += [content for _, content in damaged_bytes(good, 1, 40)]
+    for body in bodies:
+        answer = client.post("/segment", content=body)
+        assert answer.status_code in (200, 413, 422), body[:40]
+        if answer.status_code != 200:
+            assert "/tmp" not in answer.json()["error"]
+    assert client.post("/segment?kind=a&kind=b&format=" + "x" * 500, content=good).status_code == 422
+    assert client.post("/segment", content=good).status_code == 200
+
+
+def test_a_request_that_takes_too_long_is_given_up(champion, stack, monkeypatch):
+    import time
+
+    from emseg.tracking import serving
+
+    monkeypatch.setattr(serving, "segment_bytes", lambda *_: time.sleep(0.5))
+    answer = TestClient(make_app(champion, timeout=0.05)).post("/segment", content=as_tiff(stack[0][0]))
+    assert answer.status_code == 504
+    assert "longer than 0.05 s" in answer.json()["error"]
