@@ -33,7 +33,7 @@ from emseg.inference.predictor import Predictor
 from emseg.inference.segmenter import Segmenter
 from emseg.metrics.scoring import ALL_METRICS
 from emseg.models import Network
-from emseg.records.evaluation import read_evaluation
+from emseg.records.evaluation import read_evaluation, read_fitting, require_fit
 from emseg.records.run import FINISHED
 from emseg.reporting.evaluation import AGGLOMERATION_FILE, evaluation_folder
 from emseg.text import markdown, plain
@@ -93,6 +93,7 @@ def write_package(record: RunRecord, folder: Path) -> None:
         raise InputError(f"{record.folder}: the run is {facts['status']}; only a finished run becomes a model")
     evaluation = evaluation_folder(record)
     metrics, _, _ = read_evaluation(evaluation)
+    require_fit(facts, metrics, evaluation, is_proof_needed=True)
     needed = ("metrics.json", "scores.csv", *([AGGLOMERATION_FILE] if _is_agglomerated(metrics) else []))
     with atomic_folder(folder, PACKAGE_FILES) as package, reading(record.folder.parent):
         for file in (record.folder / "record.json", record.weights_file, *(evaluation / name for name in needed)):
@@ -204,7 +205,7 @@ def segmenter_of_run(folder: str | Path) -> Segmenter:
     evaluation = evaluation_folder(record)
     with reading(folder):
         _require_file(record.weights_file)
-        metrics, _, _ = read_evaluation(evaluation)
+        _, metrics, _, _ = read_fitting(evaluation)
         if _is_agglomerated(metrics):
             _require_file(evaluation / AGGLOMERATION_FILE)
         weights = hashlib.sha256(record.weights_file.read_bytes()).hexdigest()

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 from damage import ODD_VALUES, damaged_bytes, damaged_values
+from evaluated import rewrite
 
 from emseg.errors import InputError, RunError, ending
+from emseg.records.checked import write_checked
 from emseg.settings import load_settings
 from emseg.tracking.packaging import PACKAGE_FILES, open_package, package_digest, segmenter_of_run, write_package
 from emseg.tracking.promotion import best_candidate, judge
@@ -95,8 +97,7 @@ def test_a_run_folder_that_lacks_or_spoils_a_part_is_refused(evaluated, litter):
         file.unlink()
         assert refused(segmenter_of_run, run), part
         file.write_bytes(content)
-    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
-    (run / "evaluation" / "metrics.json").write_text(json.dumps(metrics | {"cells": "agglomeration"}))
+    rewrite(run, cells="agglomeration")
     assert "agglomeration.json is not here" in refused(segmenter_of_run, run)
     for odd in ODD_VALUES:
         (run / "evaluation" / "agglomeration.json").write_text(json.dumps(odd))
@@ -119,7 +120,9 @@ def test_odd_records_are_refused_by_publish_before_anything_is_written(evaluated
     for odd in ("it's", 'a"b', "`", "x" * 300, "a\nb", ""):
         content = record.read()
         (run / "training" / "record.json").write_text(json.dumps(content | {"id": odd}))
-        assert "its id is" in refused(publish_records, store, [record])
+        assert "checksum" in refused(publish_records, store, [record])
+        write_checked(run / "training" / "record.json", content | {"id": odd})
+        assert "(id: " in refused(publish_records, store, [record])
         (run / "training" / "record.json").write_text(json.dumps(content))
     assert [experiment.name for experiment in store.search_experiments()] == ["Default"]
 

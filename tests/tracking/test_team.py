@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from evaluated import rewrite
 
 from emseg.data.stack import read_stack
 from emseg.tracking.location import artifact_location
@@ -237,9 +238,9 @@ def test_notes_and_descriptions_obey_no_name(store, evaluated):
     record = evaluated()
     odd = "<img src=x onerror=alert(1)>|[a](http://b)\x1b[31m`x`"
     facts = record.read()
-    record.update(dataset=odd, lineage=facts["lineage"] | {"device": odd})
+    record.update(model=odd, lineage=facts["lineage"] | {"device": odd})
     file = record.folder.parent / "evaluation" / "metrics.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"dataset": odd, "model": odd}))
+    rewrite(record.folder.parent, model=odd)
     from emseg.tracking.publish import publish_record
 
     run = store.get_run(publish_record(store, record))
