@@ -274,4 +274,5 @@ def test_a_storage_for_trials_out_of_reach_is_said_without_its_password(member, 
     quick = ["--set", "data.source=cortex", "--set", "tuning.largest_gflop=null", "--set", "tuning.model=residual_unet"]
     code, out, err = emseg("tune", "--storage", storage, *quick)
     assert code == 2
+    assert "cannot be used" in err
     assert "sesame" not in out + err
