@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from emseg.errors import InputError, RunError
 from emseg.files import hold
-from emseg.records.evaluation import read_evaluation
+from emseg.records.evaluation import read_evaluation, require_fit
 from emseg.records.run import FAILED, FINISHED
 from emseg.reporting.evaluation import AGGLOMERATION_FILE, evaluation_folder, metric_means
 from emseg.settings import LEAKING_PROTOCOLS
@@ -166,6 +166,7 @@ def read_delivery(record: RunRecord) -> Delivery:
         if not (facts["status"] == FINISHED and (folder / "metrics.json").is_file()):
             return _delivery_of_training(record, facts)
         metrics, table, _ = read_evaluation(folder)
+        require_fit(facts, metrics, folder)
         return replace(
             _delivery_of_training(record, facts),
             metrics=metrics | {"shown": _numbers(metrics)},
