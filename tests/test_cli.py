@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from emseg.data.stack import read_stack, write_stack
+from emseg.training.record import RunRecord
 
 
 @pytest.fixture
@@ -62,10 +63,8 @@ def test_from_run_to_champion_to_segmented_sections(project, emseg, stack):
         run = f"runs/single/residual_unet-fold0-seed{seed}"
         assert emseg("train", "residual_unet", "--seed", seed)[0] == 0
         assert emseg("evaluate", run)[0] == 0
-        file = project / run / "training/record.json"
-        record = json.loads(file.read_text())
-        record["lineage"] |= {"git_commit": "c" * 40, "git_dirty": False}
-        file.write_text(json.dumps(record))
+        record = RunRecord(project / run / "training")
+        record.update(lineage=record.read()["lineage"] | {"git_commit": "c" * 40, "git_dirty": False})
     assert emseg("publish")[0] == 0
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(text.replace("minimum_sections: 5", "minimum_sections: 2"))
