@@ -12,7 +12,7 @@ from emseg.text import markdown, plain, without_secrets
 
 def test_doctests():
     result = doctest.testmod(text)
-    assert (result.failed, result.attempted) == (0, 3)
+    assert (result.failed, result.attempted) == (0, 4)
 
 
 @given(st.text() | st.text("\x1b[]\\;0m\x07\x9b\u202e\n<>|`*_[]()!#&@:/w.hp ", max_size=40))

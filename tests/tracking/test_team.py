@@ -272,7 +272,8 @@ def test_a_password_reaches_no_file_and_no_printed_command(member, store, evalua
 def test_a_storage_for_trials_out_of_reach_is_said_without_its_password(member, emseg):
     shutil.copytree(member / "cortex", member / "data" / "sources" / "cortex")
     storage = "postgresql+psycopg://lab:sesame@127.0.0.1:9/optuna"
-    quick = ["--set", "data.source=cortex", "--set", "tuning.largest_gflop=null", "--set", "tuning.model=residual_unet"]
+    changes = ["data.source=cortex", "tuning.model=residual_unet", "tuning.space.depth=null"]
+    quick = [part for change in changes for part in ("--set", change)]
     code, out, err = emseg("tune", "--storage", storage, *quick)
     assert code == 2
     assert "cannot be used" in err
