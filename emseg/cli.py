@@ -63,6 +63,7 @@ def main() -> None:
 def data_add(
     name: Annotated[str, typer.Argument(help="isbi2012, synthetic, or a name for your own sections.")],
     origin: Annotated[Path | None, typer.Option("--from", help="Folder with images and labels.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other sections of that name.")] = False,
 ) -> None:
     """Bring in sections with labels, checked, into data/sources/NAME.
 
@@ -81,7 +82,7 @@ def data_add(
     from emseg.data.sources import add_source
 
     with _download_bar() as progress:
-        folder = add_source(name, origin, progress=progress, warn=_warn)
+        folder = add_source(name, origin, progress=progress, warn=_warn, overwrite=overwrite)
     print(f"{folder} is ready; set data.source: {name} in params.yaml, or run `make benchmark DATA={name}`")
 
 

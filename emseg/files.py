@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
@@ -59,6 +60,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     with writing(path):
+        if path.is_symlink():
+            path = path.resolve()
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is not a file that can be replaced; choose another place")
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
         temporary = _beside(path, _PARTIAL)
@@ -203,7 +208,7 @@ def is_alive(process: int) -> bool:
 
 def _beside(path: Path, state: str) -> Path:
     # The suffix stays: some writers go by it.
-    return path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{state}{path.suffix}")
+    return path.with_name(f".{path.name}.{_host()}.{os.getpid()}-{secrets.token_hex(4)}.{state}{path.suffix}")
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -211,9 +216,10 @@ def _remove_leftovers(path: Path) -> None:
     begin = f".{path.name}.{_host()}."
     with suppress(OSError):
         for file in [file for file in path.parent.iterdir() if file.name.startswith(begin)]:
-            process, _, state = file.name.removeprefix(begin).partition(".")
+            owner, _, state = file.name.removeprefix(begin).partition(".")
             state = state.removesuffix(path.suffix) if path.suffix else state
-            if state not in (_PARTIAL, _REPLACED) or not process.isdigit() or is_alive(int(process)):
+            process = owner.partition("-")[0]
+            if state not in (_PARTIAL, _REPLACED) or not process.isdigit() or _writes_still(int(process)):
                 continue
             if state == _REPLACED and not path.exists():
                 os.replace(file, path)
@@ -221,6 +227,11 @@ def _remove_leftovers(path: Path) -> None:
                 shutil.rmtree(file, ignore_errors=True)
             else:
                 file.unlink(missing_ok=True)
+
+
+def _writes_still(process: int) -> bool:
+    # This process writes one thing at a time to a place; in a container the one before had its number too.
+    return process != os.getpid() and is_alive(process)
 
 
 def _host() -> str:

@@ -80,6 +80,29 @@ def test_a_folder_that_was_being_replaced_at_the_kill_comes_back(tmp_path):
     assert names(tmp_path) == ["result"]
 
 
+def test_what_a_process_of_this_number_left_behind_goes_too(tmp_path):
+    # In a container every command is process 1.
+    import socket
+
+    host = socket.gethostname().replace(".", "-")
+    (tmp_path / f".result.{host}.{os.getpid()}-0.partial").mkdir()
+    with atomic_folder(tmp_path / "result", ["new"]) as temporary:
+        (temporary / "new").write_text("")
+    assert names(tmp_path) == ["result"]
+
+
+def test_a_link_is_followed_and_what_is_no_file_is_refused(tmp_path):
+    (tmp_path / "table.csv").write_text("before")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "table.csv")
+    write_text(tmp_path / "link.csv", "after")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "table.csv").read_text() == "after"
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", tmp_path, "/dev/null"):
+        with pytest.raises(InputError, match="is not a file that can be replaced"):
+            write_text(place, "text")
+
+
 @pytest.mark.parametrize("foreign", ["thesis.txt", "new.bak", "deep/new", ".git/config", "new/of/mine"])
 def test_a_folder_with_other_files_is_not_replaced(tmp_path, foreign):
     file = tmp_path / "result" / foreign

@@ -72,8 +72,9 @@ def split_sections(settings: ProtocolSettings, sections: int, fold: int = 0, tes
         test = every[max(first, 0) : last]
         remaining = tuple(index for index in every if index not in test)
     if len(remaining) <= settings.validation or not test:
+        tested = settings.held_out if settings.name == "heldout" else len(test)
         raise InputError(
-            f"{sections} sections are too few for protocol {settings.name}: {len(test)} tested on and "
+            f"{sections} sections are too few for protocol {settings.name}: {tested} tested on and "
             f"protocol.validation = {settings.validation} leave none to train on"
         )
     cut = len(remaining) - settings.validation

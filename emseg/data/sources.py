@@ -23,7 +23,7 @@ from emseg.data.labels import as_interior
 from emseg.data.stack import stack_digest, write_stack
 from emseg.data.synthetic import make_synthetic
 from emseg.errors import InputError
-from emseg.files import atomic_folder, hold, refusal
+from emseg.files import atomic_folder, hold, refusal, require_own
 
 SOURCES_FOLDER = Path("data/sources")
 SOURCE_FILES = ("images.tif", "labels.tif", "test-volume.tif", "test-labels.tif")
@@ -90,6 +90,7 @@ def add_source(
     folder: Path = SOURCES_FOLDER,
     progress: Progress | None = None,
     warn: Callable[[str], None] = lambda sentence: None,
+    overwrite: bool = False,
 ) -> Path:
     """Bring a source in: check it, then write it to `folder`/`name`, whole or not at all.
 
@@ -99,6 +100,7 @@ def add_source(
         folder: where sources live.
         progress: called with bytes done and bytes in all while downloading.
         warn: see `read_labelled`.
+        overwrite: replace other sections of that name.
 
     Returns:
         The folder that now holds images.tif and labels.tif.
@@ -126,9 +128,26 @@ def add_source(
         require_sound(check_stacks(found.images, found.labels, found.test_images, found.test_labels), str(origin))
         source = _source(name, found, origin)
     target = folder / name
-    with _held(target), atomic_folder(target, SOURCE_FILES) as temporary:
-        write_source(temporary, source)
+    with _held(target):
+        if target.is_dir() and not overwrite:
+            _require_same(target, source)
+        with atomic_folder(target, SOURCE_FILES) as temporary:
+            write_source(temporary, source)
     return target
+
+
+def _require_same(folder: Path, source: Source) -> None:
+    """Refuse to replace other sections, from which runs may have been trained."""
+    require_own(folder, SOURCE_FILES)
+    try:
+        known = read_source(folder, source.name).digest
+    except InputError:
+        known = "damaged"
+    if known != source.digest:
+        raise InputError(
+            f"{folder} holds other sections (digest {known[:8]}, the new ones have {source.digest[:8]}); "
+            "choose another name, or give --overwrite to replace them"
+        )
 
 
 def _held(path: Path) -> AbstractContextManager[None]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from emseg.data.sections import Sections
 from emseg.inference.segmenter import OUTPUT_TYPES, Output
-from emseg.inference.target import SOFTWARE
+from emseg.inference.target import SOFTWARE, SOFTWARE_ATTRIBUTE
 
 _LOSSLESS = ("adobe_deflate", "deflate", "lzma", "lzw", "packbits", "zstd")
 """TIFF compressions that hold every type of result as it is."""
@@ -117,7 +117,7 @@ def write_zarr(
         chunks=(1, min(height, 1024), min(width, 1024)),
         dtype=OUTPUT_TYPES[kind],
         overwrite=True,
-        **page,
+        **page | {"attributes": page.get("attributes", {}) | {SOFTWARE_ATTRIBUTE: SOFTWARE}},
     )
     for z in range(depth):
         array[z] = result(z)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -13,7 +14,8 @@ from emseg.errors import InputError, RunError
 from emseg.files import hold, require_own
 
 SOFTWARE = "emseg"
-"""The Software entry of a TIFF result: what tells it from other files."""
+"""The Software entry of a TIFF result, and an attribute of a Zarr result: what tells them from other files."""
+SOFTWARE_ATTRIBUTE = "software"
 _LONGEST_NAME = 160
 """Bytes; file systems take 255, and files are written under longer names until they are whole."""
 _ZARR_FILES = ("zarr.json", ".zarray", ".zattrs", "c/*[0-9]", "[0-9]*[0-9]")
@@ -51,8 +53,7 @@ def targets_of(sources: list[Path], output: Path, overwrite: bool) -> list[Path]
         for source in sources:
             _require_apart(source, target)
         _require_absent(target, overwrite)
-        if len(sources) > 1 and target.is_file():
-            # Nobody named this very file.
+        if target.exists():
             _require_result(target)
     return targets
 
@@ -74,10 +75,9 @@ def require_free(sections: Sections, target: Path, overwrite: bool) -> None:
         return
     if sections.kind in ("folder", "zarr"):
         require_own(target, own_files(sections))
-        for file in sorted(target.glob("*.tif")):
-            _require_result(file)
     elif not target.is_file():
         raise InputError(f"{target} is a folder, the result of {sections.path} is {form}; choose another output")
+    _require_result(target)
 
 
 def own_files(sections: Sections) -> tuple[str, ...]:
@@ -154,13 +154,29 @@ def _clear_finished(target: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _require_result(file: Path) -> None:
+def _require_result(target: Path) -> None:
+    """Refuse what does not say of itself that emseg wrote it: a TIFF, a Zarr array, every TIFF of a folder."""
+    is_zarr = any((target / name).is_file() for name in ("zarr.json", ".zarray"))
+    for file in [target] if is_zarr or target.is_file() else sorted(target.glob("*.tif")):
+        if not (_is_zarr_result(file) if is_zarr else _is_tiff_result(file)):
+            raise InputError(f"{file} is no result of emseg's and is not replaced; move it, or choose another output")
+
+
+def _is_tiff_result(file: Path) -> bool:
     import tifffile
 
     try:
         with tifffile.TiffFile(file) as tiff:
-            is_result = tiff.pages.first.software == SOFTWARE
+            return bool(tiff.pages.first.software == SOFTWARE)
     except Exception:  # whatever it is, it is no result
-        is_result = False
-    if not is_result:
-        raise InputError(f"{file} is no result of emseg's and is not replaced; move it, or choose another output")
+        return False
+
+
+def _is_zarr_result(folder: Path) -> bool:
+    try:
+        version_3 = folder / "zarr.json"
+        text = (version_3 if version_3.is_file() else folder / ".zattrs").read_text(encoding="utf-8")
+        attributes = json.loads(text)
+        return bool((attributes["attributes"] if version_3.is_file() else attributes)[SOFTWARE_ATTRIBUTE] == SOFTWARE)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -17,7 +17,7 @@ import numpy as np
 
 from emseg.data.sections import Sections, open_sections
 from emseg.errors import InputError
-from emseg.files import atomic_folder, atomic_path, write_json
+from emseg.files import atomic_folder, atomic_path, require_own, write_json
 from emseg.inference.result import storage_of, write_tiff, write_zarr
 from emseg.inference.segmenter import OUTPUT_TYPES, Output, Segmenter, read_finite
 from emseg.inference.target import hold_target, own_files, partial_of, require_free, result_names
@@ -173,6 +173,7 @@ def _begin(partial: Path, identity: dict[str, Any]) -> None:
     with suppress(OSError, ValueError):
         if json.loads(manifest.read_text(encoding="utf-8")) == json.loads(json.dumps(identity)):
             return
+    require_own(partial, ("job.json", "*.npy"))
     shutil.rmtree(partial, ignore_errors=True)
     write_json(manifest, identity)
 

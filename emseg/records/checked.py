@@ -44,9 +44,12 @@ def read_checked(path: Path, kind: type[BaseModel], remedy: str) -> dict[str, An
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))
         raise InputError(f"{path} is damaged ({key}: {problem['msg'].lower()}); {remedy}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:100]
-        raise InputError(f"{path} is damaged ({reason}); {remedy}") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; {remedy}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({(error.strerror or str(error)).lower()})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({' '.join(str(error).split())[:100]}); {remedy}") from error
     return values
 
 

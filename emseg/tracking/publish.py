@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from emseg.errors import InputError, RunError
 from emseg.files import hold
+from emseg.records.checked import file_digest
 from emseg.records.evaluation import read_evaluation, require_fit
 from emseg.records.run import FAILED, FINISHED
 from emseg.reporting.evaluation import AGGLOMERATION_FILE, evaluation_folder, metric_means
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 WEIGHTS_TAG = "weights.sha256"
+_NO_WEIGHTS = "not here"
 EVALUATION_TAG = "emseg.evaluation"
 _THRESHOLDS = {
     "cells": "threshold",
@@ -163,6 +165,8 @@ def read_delivery(record: RunRecord) -> Delivery:
     with reading(record.folder.parent):
         facts = record.read()
         _require_identity(facts)
+        if record.weights_file.is_file():
+            record.check_weights(facts)
         if not (facts["status"] == FINISHED and (folder / "metrics.json").is_file()):
             return _delivery_of_training(record, facts)
         metrics, table, _ = read_evaluation(folder)
@@ -296,9 +300,13 @@ def _find_or_create_run(client: MlflowClient, delivery: Delivery, is_training: b
         if first != run.info.run_id:
             client.delete_run(run.info.run_id)
             return first
-        client.log_batch(first, params=delivery.parameters)
-        _log_dataset(client, first, facts)
-    return min(found, key=_age).info.run_id
+    kept = min(found, key=_age)
+    # A delivery may have been cut short right after it had made the run.
+    if not kept.data.params:
+        client.log_batch(kept.info.run_id, params=delivery.parameters)
+    if kept.inputs is None or not kept.inputs.dataset_inputs:
+        _log_dataset(client, kept.info.run_id, facts)
+    return kept.info.run_id
 
 
 def _of_record(record_id: str) -> str:
@@ -345,16 +353,17 @@ def _log_dataset(client: MlflowClient, run_id: str, facts: dict[str, Any]) -> No
     )
     dataset = MetaDataset(source, name=facts["dataset"], digest=facts["data_digest"])
     entity = dataset._to_mlflow_entity()
-    inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", context)]) for context in ("training, testing",)]
-    client.log_inputs(run_id, datasets=inputs)
+    # One entry: MLflow keeps a single context for a dataset of a run.
+    inputs = DatasetInput(entity, [InputTag("mlflow.data.context", "training, testing")])
+    client.log_inputs(run_id, datasets=[inputs])
 
 
 def _log_end_of_training(client: MlflowClient, run_id: str, record: RunRecord, delivery: Delivery) -> None:
     facts = delivery.facts
     # A run that was packed elsewhere may have left large weights behind.
-    has_weights = record.weights_file.is_file()
-    weights = hashlib.sha256(record.weights_file.read_bytes()).hexdigest() if has_weights else "not here"
-    if client.get_run(run_id).data.tags.get(WEIGHTS_TAG) == weights:
+    weights = file_digest(record.weights_file) if record.weights_file.is_file() else _NO_WEIGHTS
+    known = client.get_run(run_id).data.tags.get(WEIGHTS_TAG)
+    if known == weights or (weights == _NO_WEIGHTS and known is not None):
         return
     metrics = {
         "train/seconds_per_epoch": facts["seconds_per_epoch"],

@@ -37,8 +37,8 @@ from emseg.records.checked import file_digest, read_checked, write_checked
 from emseg.records.run import FINISHED, RUNNING, Run
 from emseg.training.distributed import available_device
 
-OWN_FILES = ("record.json", "history.csv", "checkpoint.pt", "checkpoint-before.pt", "weights.safetensors")
-"""Everything that a run writes to its folder."""
+OWN_FILES = ("history.csv", "checkpoint.pt", "checkpoint-before.pt", "weights.safetensors", "record.json")
+"""Everything that a run writes to its folder. They are removed in this order: what has no record is nobody's."""
 
 
 class RunRecord:
@@ -81,7 +81,8 @@ class RunRecord:
             InputError: the folder holds such a finished run, a damaged one, or files of somebody else.
         """
         if not self._record_file.is_file():
-            require_own(self.folder, OWN_FILES)
+            # Without a record nothing here can be known to be a run's.
+            require_own(self.folder, ())
         fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
         new = {
             "id": uuid.uuid4().hex,
@@ -103,6 +104,7 @@ class RunRecord:
                 if damage := self._damage_of_weights(known):
                     self._say(f"training again; {damage}")
                 else:
+                    self._drop_checkpoints()
                     return
             elif known["status"] == FINISHED and not replace_finished:
                 raise InputError(
@@ -144,7 +146,7 @@ class RunRecord:
 
     def _damage_of_weights(self, known: dict[str, Any]) -> str | None:
         try:
-            self._check_weights(known)
+            self.check_weights(known)
         except InputError as damage:
             return str(damage)
         return None
@@ -234,6 +236,9 @@ class RunRecord:
     def finish(self, **facts: Any) -> None:
         """Mark the run finished and drop the checkpoints, which nothing needs any more."""
         self.update(status=FINISHED, finished=now(), weights_sha256=file_digest(self.weights_file), **facts)
+        self._drop_checkpoints()
+
+    def _drop_checkpoints(self) -> None:
         self._checkpoint_file.unlink(missing_ok=True)
         self._checkpoint_before.unlink(missing_ok=True)
 
@@ -244,7 +249,7 @@ class RunRecord:
             InputError: the run has no weights yet, or they are not those that it ended with.
         """
         record = self.read()
-        self._check_weights(record)
+        self.check_weights(record)
         settings = record["settings"]
         try:
             network = build_model(settings["architecture"], **settings["network"])
@@ -254,7 +259,15 @@ class RunRecord:
             raise InputError(f"{self.weights_file} cannot be loaded ({reason}); train the run again") from error
         return network.eval(), Normalization(**record["normalization"])
 
-    def _check_weights(self, record: dict[str, Any]) -> None:
+    def check_weights(self, record: dict[str, Any]) -> None:
+        """Refuse weights that are not those that the run ended with.
+
+        Args:
+            record: what `read` gives.
+
+        Raises:
+            InputError: they are not, or there are none.
+        """
         if not self.weights_file.is_file():
             state = "were left behind" if record["status"] == FINISHED else "are not there yet"
             raise InputError(f"{self.folder} has no weights: they {state}; its run is {record['status']}")

@@ -27,7 +27,7 @@ def try_both(tmp_path, emseg, monkeypatch):
 
     def run(folder):
         checked, _, said = emseg("data", "check", folder)
-        code, _, err = emseg("data", "add", "mine", "--from", folder)
+        code, _, err = emseg("data", "add", "mine", "--from", folder, "--overwrite")
         assert checked == code, said + err
         if code:
             for sentence in said.replace("problem: ", "").splitlines():

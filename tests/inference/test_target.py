@@ -110,10 +110,17 @@ def test_overwrite_of_zarr(tmp_path, segmenter, stack):
     zarr.create_array(tmp_path / "in.zarr", data=stack[0][:2])
     for zarr_format in (2, 3):
         out = tmp_path / f"out{zarr_format}.zarr"
-        array = zarr.create_array(out, shape=(3, 9, 9), chunks=(1, 4, 4), dtype="uint8", zarr_format=zarr_format)
-        array[:] = 1
-        segment_file(segmenter, tmp_path / "in.zarr", out, overwrite=True)
+        own = tmp_path / f"own{zarr_format}.zarr"
+        for place in (own, tmp_path / f"in{zarr_format}.zarr"):
+            array = zarr.create_array(place, data=stack[0][:2], chunks=(1, 4, 4), zarr_format=zarr_format)
+            array.attrs["stain"] = "osmium"
+        with pytest.raises(InputError, match="is no result of emseg's and is not replaced"):
+            segment_file(segmenter, tmp_path / "in.zarr", own, overwrite=True)
+        np.testing.assert_array_equal(zarr.open(own, mode="r")[:], stack[0][:2])
+        for _ in range(2):
+            segment_file(segmenter, tmp_path / f"in{zarr_format}.zarr", out, overwrite=True)
         assert zarr.open(out, mode="r").shape == (2, 64, 64)
+        assert zarr.open(out, mode="r").attrs["stain"] == "osmium"
         (out / "1.2.tif").write_text("precious")
         with pytest.raises(InputError, match="did not write"):
             segment_file(segmenter, tmp_path / "in.zarr", out, overwrite=True)

@@ -125,7 +125,7 @@ def test_zarr_in_zarr_out(tmp_path, segmenter, stack, expected, kind):
     segment_file(segmenter, tmp_path / "in.zarr", tmp_path / "out.zarr")
     result = zarr.open(tmp_path / "out.zarr", mode="r")
     np.testing.assert_array_equal(result[:], expected)
-    assert dict(result.attrs) == {"voxel": [50, 4, 4]}
+    assert dict(result.attrs) == {"voxel": [50, 4, 4], "software": "emseg"}
     assert result.compressors == source.compressors
     assert result.metadata.zarr_format == kind["zarr_format"]
     if "dimension_names" in kind:
@@ -257,8 +257,12 @@ def test_targets_are_checked_before_any_work(tmp_path, segmenter, stack):
     with pytest.raises(InputError, match="--overwrite"):
         segment_file(segmenter, source, tmp_path / "taken.tif")
     assert (tmp_path / "taken.tif").read_text() == "precious"
-    segment_file(segmenter, source, tmp_path / "taken.tif", overwrite=True)
-    assert len(tifffile.imread(tmp_path / "taken.tif")) == len(stack[0])
+    with pytest.raises(InputError, match="is no result of emseg's and is not replaced"):
+        segment_file(segmenter, source, tmp_path / "taken.tif", overwrite=True)
+    assert (tmp_path / "taken.tif").read_text() == "precious"
+    for _ in range(2):
+        segment_file(segmenter, source, tmp_path / "made.tif", overwrite=True)
+    assert len(tifffile.imread(tmp_path / "made.tif")) == len(stack[0])
     with pytest.raises(InputError, match="name it so"):
         segment_file(segmenter, source, tmp_path / "out.zarr")
     with pytest.raises(InputError, match="input itself"):

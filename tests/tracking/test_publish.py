@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from emseg.data.stack import write_stack
+from emseg.errors import InputError
 from emseg.metrics.scoring import ALL_METRICS, THRESHOLDED_METRICS
 from emseg.records.evaluation import read_evaluation
 from emseg.reporting.evaluation import evaluate_record
@@ -189,3 +190,36 @@ def test_panels_show_the_section(trained, source):
     panels = sorted((record.folder.parent / "evaluation" / "panels").glob("*.png"))
     assert [panel.name for panel in panels] == ["section-007.png", "section-008.png"]
     assert np.std(imread(panels[0])) > 10
+
+
+def test_a_copy_with_damaged_or_without_weights_does_not_touch_those_of_the_run(trained, store, tmp_path):
+    record = trained()
+    run_id = publish_record(store, record)
+    tags = store.get_run(run_id).data.tags
+    whole = record.weights_file.read_bytes()
+    record.weights_file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(InputError, match="SHA-256 is not the record's"):
+        publish_record(store, record)
+    record.weights_file.unlink()
+    assert publish_record(store, record) == run_id
+    assert store.get_run(run_id).data.tags["weights.sha256"] == tags["weights.sha256"]
+    kept = store.download_artifacts(run_id, "record/weights.safetensors", str(tmp_path))
+    assert Path(kept).read_bytes() == whole
+
+
+def test_a_run_whose_delivery_was_cut_short_gets_the_rest(trained, store, monkeypatch):
+    from mlflow import MlflowClient
+
+    record = trained()
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish_record(store, record)
+    run = store.get_run(publish_record(store, record))
+    assert len(all_runs(store)) == 1
+    assert run.data.params["training.learning_rate"] == "0.004"
+    assert run.inputs.dataset_inputs

@@ -94,6 +94,23 @@ def test_a_folder_with_files_of_the_user_is_not_trained_into(tmp_path, tiny_sett
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "checkpoint.pt", "history.csv"])
+def test_what_has_no_record_is_not_taken_for_a_run(tmp_path, tiny_settings, source, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("somebody's")
+    with pytest.raises(InputError, match="holds files that emseg did not write"):
+        train(tiny_settings, source, tmp_path / "run")
+    assert (tmp_path / "run" / name).read_text() == "somebody's"
+
+
+def test_checkpoints_that_a_kill_left_beside_a_finished_run_go(tmp_path, tiny_settings, source):
+    train(tiny_settings, source, tmp_path / "run")
+    for name in ("checkpoint.pt", "checkpoint-before.pt"):
+        (tmp_path / "run" / name).write_text("left behind")
+    train(tiny_settings, source, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("checkpoint*"))
+
+
 def test_weights_that_are_not_those_of_the_record_are_refused_and_trained_again(tmp_path, tiny_settings, source, capfd):
     record = train(tiny_settings, source, tmp_path / "run")
     before = record.weights_file.read_bytes()
