@@ -9,6 +9,7 @@ import pytest
 from evaluated import rewrite
 
 from emseg.data.stack import read_stack
+from emseg.records.checked import file_digest
 from emseg.tracking.location import artifact_location
 from emseg.tracking.models import load_segmenter
 from emseg.tracking.registration import register_record
@@ -23,6 +24,7 @@ from emseg.tracking.registry import (
     versions,
 )
 from emseg.tracking.store import connect
+from emseg.training.record import RunRecord
 
 
 @pytest.fixture
@@ -165,8 +167,11 @@ def test_a_damaged_champion_is_registered_again_and_stays_champion(member, store
 def test_a_version_is_not_replaced_by_other_weights(member, store, evaluated, emseg):
     with_champions(store, evaluated, [1], 1)
     other = evaluated(5)
-    shutil.copy(other.weights_file, member / "runs" / "seed0" / "training")
-    code, _, err = emseg("publish", member / "runs" / "seed0", "--again")
+    run = member / "runs" / "seed0"
+    shutil.copy(other.weights_file, run / "training")
+    RunRecord(run / "training").update(weights_sha256=file_digest(other.weights_file))
+    rewrite(run)
+    code, _, err = emseg("publish", run, "--again")
     assert code == 2
     assert "other weights" in err
     assert [v.number for v in versions(store)] == [1]
