@@ -11,11 +11,12 @@ import torch
 
 from emseg.data.sources import Source, read_source
 from emseg.data.synthetic import make_synthetic
-from emseg.reporting.evaluation import evaluate_record
+from emseg.evaluation.evaluate import calibrate_and_evaluate
 from emseg.settings import profile_values, validate_settings
 from emseg.training.lineage import describe_lineage
+from emseg.training.plan import RunPlan
 from emseg.training.record import RunRecord
-from emseg.training.run import load_or_make_augmented, train_model
+from emseg.training.run import train_model
 
 
 def sections(count: int) -> tuple[np.ndarray, np.ndarray, str]:
@@ -38,9 +39,8 @@ def trained_run(folder: Path, channels: int, seed: int = 0) -> RunRecord:
         "models": {"residual_unet": {"network": {"base_channels": channels}}},
     }
     settings = validate_settings(profile_values(Path(), "best", changes), "")
-    augmented = load_or_make_augmented(settings, source, "residual_unet", 0)
-    record = train_model("residual_unet", settings, source, augmented, 0, seed, folder / "training")
-    evaluate_record(record, source, augmented, with_figures=False)
+    record = train_model(RunPlan("residual_unet", 0, seed, settings, source), folder / "training")
+    calibrate_and_evaluate(record, source)
     return record
 
 

@@ -23,8 +23,9 @@ from emseg.settings import Settings, profile_values, validate_settings
 from emseg.tracking.publish import live_mirror
 from emseg.training.cost import flop_per_crop
 from emseg.training.distributed import available_device
+from emseg.training.plan import RunPlan
 from emseg.training.record import RunRecord
-from emseg.training.run import load_or_make_augmented, train_model
+from emseg.training.run import train_model
 
 MODELS = ("dmcn", "weighted_unet", "unet2", "residual_unet", "supervised_unet")
 COMPILED = "unet2"
@@ -83,7 +84,7 @@ def compilation(model: str, settings: Settings, images: torch.Tensor, labels: to
 
 def our_epoch(model: str, settings: Settings, source: Source) -> tuple[float, float]:
     """Seconds of the second epoch of a run, validation and checkpoint included, and of telling MLflow about it."""
-    augmented = load_or_make_augmented(settings, source, model, 0)
+    plan = RunPlan(model, 0, 0, settings, source)
     with tempfile.TemporaryDirectory() as folder, live_mirror() as mirror:
         trained, told = [], []
 
@@ -92,7 +93,7 @@ def our_epoch(model: str, settings: Settings, source: Source) -> tuple[float, fl
             mirror(record)
             told.append(time.perf_counter())
 
-        train_model(model, settings, source, augmented, 0, 0, Path(folder) / "run", after_epoch=after_epoch)
+        train_model(plan, Path(folder) / "run", after_epoch=after_epoch)
     return trained[2] - told[1], told[2] - trained[2]
 
 

@@ -17,10 +17,10 @@ import optuna
 
 import emseg.tuning.study as study_module
 from benchmarks.common import print_machine, sections
-from emseg.data.augmented import AugmentedSet
 from emseg.data.sources import Source
 from emseg.settings import Settings, profile_values, validate_settings
 from emseg.tracking.tuning import StudyMirror
+from emseg.training.plan import RunPlan
 from emseg.training.record import RunRecord
 from emseg.training.run import train_model
 from emseg.tuning.report import trial_tflop
@@ -53,17 +53,7 @@ class Accounts:
     def __init__(self) -> None:
         self.work = 0.0
 
-    def train(
-        self,
-        model: str,
-        settings: Settings,
-        source: Source,
-        augmented: AugmentedSet,
-        fold: int,
-        seed: int,
-        folder: Path,
-        after_epoch: Callable[[RunRecord], None],
-    ) -> RunRecord:
+    def train(self, plan: RunPlan, folder: Path, after_epoch: Callable[[RunRecord], None], **options: Any) -> RunRecord:
         """`train_model`, without the time in which the study is told about epochs."""
         told = 0.0
 
@@ -77,7 +67,7 @@ class Accounts:
 
         started = time.perf_counter()
         try:
-            return train_model(model, settings, source, augmented, fold, seed, folder, after_epoch=timed)
+            return train_model(plan, folder, after_epoch=timed, **options)
         finally:
             self.work += time.perf_counter() - started - told
 

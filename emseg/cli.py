@@ -146,63 +146,71 @@ def train(
         emseg train unet2 --seed 1 --set data.source=isbi2012 --set training.epochs=20
     """
     from emseg.data.sources import load_source
-    from emseg.settings import check_seed, load_settings
+    from emseg.settings import load_settings
     from emseg.tracking.publish import live_mirror
-    from emseg.training.record import run_name
-    from emseg.training.run import check_settings, load_or_make_augmented, train_model
+    from emseg.training.plan import RunPlan
+    from emseg.training.run import train_model
 
-    check_seed(seed)
-    if maximum_steps is not None and maximum_steps < 1:
-        raise InputError(f"--maximum-steps is at least 1, not {maximum_steps}")
     budget = [] if budget_minutes is None else [f"models.{model}.training.budget_minutes={budget_minutes}"]
     settings = load_settings(settings_file, [*(change or []), *budget])
     settings.recipe(model)
-    source = load_source(settings.data.source)
-    check_settings(settings, source, [model])
-    augmented = load_or_make_augmented(settings, source, model, fold)
-    folder = folder or Path("runs/single") / run_name(model, fold, seed)
+    plan = RunPlan(model, fold, seed, settings, load_source(settings.data.source), maximum_steps)
+    for note in plan.notes:
+        _warn(note)
+    folder = folder or Path("runs/single") / plan.name
     with live_mirror() as mirror:
-        train_model(
-            model,
-            settings,
-            source,
-            augmented,
-            fold,
-            seed,
-            folder / "training",
-            replace_finished=overwrite,
-            after_epoch=mirror,
-            maximum_steps=maximum_steps,
-        )
+        train_model(plan, folder / "training", overwrite, mirror)
     if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks
-        print(f"{folder} is trained; score it with `emseg evaluate {folder}`")
+        print(f"{folder} is trained; go on with `emseg calibrate {folder}`")
+
+
+@app.command()
+def calibrate(
+    record: Annotated[Path, typer.Argument(help="Run folder.")],
+    cells: Annotated[
+        CellMethod | None, typer.Option(help="How cells are told apart; default: as the run's recipe says.")
+    ] = None,
+) -> None:
+    """Choose thresholds and learn how regions become cells, without a look at the test sections: cells.json.
+
+    Examples:
+
+        emseg calibrate runs/single/unet2-fold0-seed0
+
+        emseg calibrate runs/single/unet2-fold0-seed0 --cells agglomeration
+    """
+    from emseg.data.sources import load_source
+    from emseg.evaluation.calibrate import calibrate as learn
+    from emseg.training.plan import parts_of_run
+    from emseg.training.record import RunRecord
+
+    run = RunRecord.open(record)
+    parts = parts_of_run(run, load_source(run.read()["dataset"]))
+    found = learn(run, parts.training, parts.validation, cells)
+    print(f"{run.name}: cells by {found.cells} at {found.thresholds.v_rand}; score it with `emseg evaluate {record}`")
 
 
 @app.command()
 def evaluate(
     record: Annotated[Path, typer.Argument(help="Run folder.")],
-    cells: Annotated[
-        CellMethod | None, typer.Option(help="How cells are told apart; default: as the run's recipe says.")
-    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a run on its test sections: scores.csv, metrics.json and pictures in its evaluation folder.
+    """Score a calibrated run on its test sections: scores.csv, metrics.json and pictures in its evaluation folder.
 
-    Examples:
+    Example:
 
         emseg evaluate runs/single/unet2-fold0-seed0
-
-        emseg evaluate runs/single/unet2-fold0-seed0 --cells agglomeration
     """
     from emseg.data.sources import load_source
+    from emseg.evaluation.evaluate import evaluate as score
+    from emseg.evaluation.evaluate import evaluation_folder
     from emseg.metrics.scoring import ALL_METRICS
-    from emseg.reporting.evaluation import evaluate_record, evaluation_folder
+    from emseg.reporting.evaluation_figures import draw_evaluation
+    from emseg.training.plan import parts_of_run
     from emseg.training.record import RunRecord
-    from emseg.training.run import augmented_of_record
 
     run = RunRecord.open(record)
-    source = load_source(run.read()["dataset"])
-    metrics = evaluate_record(run, source, augmented_of_record(run, source), cells=cells)
+    metrics = score(run, parts_of_run(run, load_source(run.read()["dataset"])).test, draw_evaluation)
     if as_json:
         print(json.dumps(metrics, indent=2))
         return

@@ -1,7 +1,7 @@
 """Stage augment: warp the training sections of every fold, and store d1 + d2 with them."""
 
 from emseg.data.augmented import make_augmented, write_augmented
-from emseg.training.run import augmented_folder, split_of
+from emseg.training.plan import augmented_folder, split_of
 from pipelines.stage import current_settings, prepared_source, run_stage
 
 

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from emseg.evaluation.evaluate import evaluation_folder
 from emseg.files import write_text
-from emseg.reporting.evaluation import evaluation_folder
 from emseg.reporting.figures import comparison_figure, learning_curves_figure, save_figure
 from emseg.reporting.leaderboard import as_csv, as_markdown, as_numbers, make_boards
 from emseg.training.record import RunRecord

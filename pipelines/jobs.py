@@ -26,15 +26,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from emseg.data.sources import SOURCES_FOLDER, Source, load_source
 from emseg.errors import InputError, RunError
+from emseg.evaluation.evaluate import calibrate_and_evaluate, evaluation_folder
 from emseg.files import HeldError, hold
 from emseg.records.run import FINISHED
-from emseg.reporting.evaluation import evaluate_record, evaluation_folder
+from emseg.reporting.evaluation_figures import draw_evaluation
 from emseg.settings import ProtocolName, Settings, merge, profile_values, validate_settings
 from emseg.settings_base import DATA_NAME, Name, Seed, validated
 from emseg.settings_file import parse_yaml, read_file
 from emseg.training.bundle import pack_run
+from emseg.training.plan import RunPlan
 from emseg.training.record import RunRecord, run_name
-from emseg.training.run import check_settings, load_or_make_augmented, train_model
+from emseg.training.run import train_model
 from pipelines.stage import run_stage
 
 
@@ -88,6 +90,18 @@ def job_settings(job: Job, project: Path = Path()) -> Settings:
     return validate_settings(values, f"job {job.folder_name}: ")
 
 
+def plan_of(job: Job, settings: Settings, dataset: Source) -> RunPlan:
+    """The plan of a job.
+
+    Raises:
+        InputError: names the job and the setting that cannot work.
+    """
+    try:
+        return RunPlan(job.model, job.fold, job.seed, settings, dataset)
+    except InputError as error:
+        raise InputError(f"job {job.folder_name}: {error}") from error
+
+
 @contextmanager
 def claim(folder: Path) -> Iterator[bool]:
     """Whether the run in `folder` is this process's to make; False while another process is at it.
@@ -104,24 +118,21 @@ def claim(folder: Path) -> Iterator[bool]:
         yield is_ours
 
 
-def run_job(job: Job, settings: Settings, source: Source, folder: Path, deadline: float) -> RunRecord:
+def run_job(job: Job, plan: RunPlan, folder: Path, deadline: float) -> RunRecord:
     """Train and score one job in `folder`, or go on with it.
 
     Raises:
         _OutOfTime: `deadline` (of `time.monotonic`) passed; the last epoch is safe.
     """
-    augmented = load_or_make_augmented(settings, source, job.model, job.fold)
 
     def stop_in_time(record: RunRecord) -> None:
         if time.monotonic() > deadline and record.read()["status"] != FINISHED:
             raise _OutOfTime
 
-    record = train_model(
-        job.model, settings, source, augmented, job.fold, job.seed, folder / "training", after_epoch=stop_in_time
-    )
+    record = train_model(plan, folder / "training", after_epoch=stop_in_time)
     record.update(profile=job.profile, variation=job.name)
     if not (evaluation_folder(record) / "metrics.json").is_file():
-        evaluate_record(record, source, augmented, with_figures=_can_draw())
+        calibrate_and_evaluate(record, plan.dataset, draw=draw_evaluation if _can_draw() else lambda *_: None)
     return record
 
 
@@ -146,14 +157,10 @@ def main() -> None:
     jobs = read_jobs(arguments.jobs)
     settings = [job_settings(job) for job in jobs]
     sources = {name: load_source(name, arguments.sources) for name in sorted({job.data for job in jobs})}
-    for job, own in zip(jobs, settings, strict=True):
-        # A list that goes wrong in its last job should not take hours to say so.
-        try:
-            check_settings(own, sources[job.data], [job.model])
-        except InputError as error:
-            raise InputError(f"job {job.folder_name}: {error}") from error
+    # A list that goes wrong in its last job should not take hours to say so.
+    plans = [plan_of(job, own, sources[job.data]) for job, own in zip(jobs, settings, strict=True)]
     failed = []
-    for number, (job, own) in enumerate(zip(jobs, settings, strict=True), start=1):
+    for number, (job, plan) in enumerate(zip(jobs, plans, strict=True), start=1):
         if time.monotonic() > deadline:
             print(f"out of time; {len(jobs) - number + 1} of {len(jobs)} jobs are left", file=sys.stderr)
             break
@@ -164,11 +171,11 @@ def main() -> None:
             if not is_ours:
                 continue
             try:
-                record = run_job(job, own, sources[job.data], folder, deadline)
+                record = run_job(job, plan, folder, deadline)
             except _OutOfTime:
                 print(f"out of time in {job.folder_name}; the same command goes on with it", file=sys.stderr)
                 break
-            except RunError as error:
+            except (InputError, RunError) as error:
                 # The other jobs are worth having all the same.
                 print(f"{job.folder_name}: {error}", file=sys.stderr)
                 failed.append(job.folder_name)

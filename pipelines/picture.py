@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from emseg.data.augmented import fold_data
+from emseg.evaluation.baselines import fit_threshold, threshold_prediction
 from emseg.inference import predict
 from emseg.metrics import pixel_error
-from emseg.reporting.baselines import fit_threshold, threshold_prediction
 from emseg.reporting.figures import save_figure, sections_figure
+from emseg.training.plan import RunPlan
 from emseg.training.record import RunRecord
-from emseg.training.run import split_of
-from pipelines.stage import augmented_set, current_settings, prepared_source, run_folder, run_stage
+from pipelines.stage import current_settings, prepared_source, run_folder, run_stage
 
 MODEL = "unet2"
 
@@ -22,18 +21,18 @@ MODEL = "unet2"
 def main() -> None:
     """Write reports/pictures/synthetic.png from the embedded benchmark's results."""
     settings = current_settings()
-    source = prepared_source(settings)
-    data = fold_data(source, split_of(settings, source, 0), augmented_set(settings, source, 0), settings.seeds[0])
-    smoothing, level = fit_threshold(data.validation_images, data.validation_labels)
-    plain = threshold_prediction(data.test_images, smoothing, level)
-    network, _ = RunRecord.open(run_folder(MODEL, 0, settings.seeds[0])).load_network()
-    probability = predict(network, data.test_images)
-    image, label = data.test_images[0], data.test_labels[0]
+    plan = RunPlan(MODEL, 0, settings.seeds[0], settings, prepared_source(settings))
+    test = plan.parts.test
+    smoothing, level = fit_threshold(plan.validation.images, plan.validation.labels)
+    plain = threshold_prediction(test.images, smoothing, level)
+    network, _ = RunRecord.open(run_folder(MODEL, plan.fold, plan.seed)).load_network()
+    probability = predict(network, test.images)
+    image, label = test.images[0], test.labels[0]
     pictures = {
-        f"{source.name} section {data.test_sections[0]}": image,
+        f"{plan.dataset.name} section {test.numbers[0]}": image,
         "label": label.astype(np.uint8) * 255,
-        f"plain threshold, pixel error {pixel_error(plain, data.test_labels):.3f}": plain[0].astype(np.uint8) * 255,
-        f"{MODEL}, pixel error {pixel_error(probability, data.test_labels):.3f}": np.rint(probability[0] * 255),
+        f"plain threshold, pixel error {pixel_error(plain, test.labels):.3f}": plain[0].astype(np.uint8) * 255,
+        f"{MODEL}, pixel error {pixel_error(probability, test.labels):.3f}": np.rint(probability[0] * 255),
     }
     save_figure(sections_figure(pictures), Path("reports/pictures/synthetic.png"))
 

@@ -7,12 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from emseg.data.augmented import AugmentedSet, augmented_identity, read_augmented
 from emseg.data.sources import Source, read_source
 from emseg.errors import STOPPED, STOPPED_SENTENCE, ending
 from emseg.settings import Settings, load_settings
+from emseg.training.plan import RunPlan
 from emseg.training.record import RunRecord, run_name
-from emseg.training.run import augmented_folder, split_of
 
 PREPARED = Path("data/prepared")
 RUNS = Path("runs/benchmark")
@@ -42,10 +41,10 @@ def prepared_source(settings: Settings) -> Source:
     return read_source(PREPARED, settings.data.source)
 
 
-def augmented_set(settings: Settings, source: Source, fold: int) -> AugmentedSet:
-    """What stage augment wrote for a fold."""
-    split = split_of(settings, source, fold)
-    return read_augmented(augmented_folder(fold), augmented_identity(source, split, settings.augment))
+def run_plan(arguments: argparse.Namespace) -> RunPlan:
+    """The plan of a train or evaluate stage."""
+    settings = current_settings()
+    return RunPlan(arguments.model, arguments.fold, arguments.seed, settings, prepared_source(settings))
 
 
 def run_arguments() -> argparse.Namespace:

@@ -2,35 +2,15 @@
 
 from emseg.tracking.publish import live_mirror
 from emseg.training.run import train_model
-from pipelines.stage import (
-    augmented_set,
-    current_settings,
-    prepared_source,
-    run_arguments,
-    run_folder,
-    run_stage,
-)
+from pipelines.stage import run_arguments, run_folder, run_plan, run_stage
 
 
 def main() -> None:
     """Write runs/benchmark/NAME/training."""
     arguments = run_arguments()
-    settings = current_settings()
-    source = prepared_source(settings)
-    augmented = augmented_set(settings, source, arguments.fold)
     folder = run_folder(arguments.model, arguments.fold, arguments.seed) / "training"
     with live_mirror() as mirror:
-        train_model(
-            arguments.model,
-            settings,
-            source,
-            augmented,
-            arguments.fold,
-            arguments.seed,
-            folder,
-            replace_finished=True,
-            after_epoch=mirror,
-        )
+        train_model(run_plan(arguments), folder, replace_finished=True, after_epoch=mirror)
 
 
 if __name__ == "__main__":

@@ -119,12 +119,12 @@ import sys, torch
 from pathlib import Path
 from emseg.data.sources import load_source
 from emseg.settings import load_settings
-from emseg.training.run import load_or_make_augmented, train_model
+from emseg.training.plan import RunPlan
+from emseg.training.run import train_model
 torch.set_num_threads(1)
 settings = load_settings(sys.argv[1])
 source = load_source("cortex", Path(sys.argv[2]))
-augmented = load_or_make_augmented(settings, source, "weighted_unet", 0)
-train_model("weighted_unet", settings, source, augmented, 0, 0, Path(sys.argv[3]))
+train_model(RunPlan("weighted_unet", 0, 0, settings, source), Path(sys.argv[3]))
 """
 
 

@@ -8,8 +8,10 @@ import numpy as np
 
 from emseg.metrics import score_stack
 from emseg.metrics.scoring import Scores
+from emseg.records.calibration import CELLS_FILE, read_calibration
 from emseg.records.checked import write_checked
 from emseg.records.evaluation import write_metrics
+from emseg.records.run import made_from
 from emseg.settings import load_settings
 
 PROJECT = Path(__file__).parents[1]
@@ -102,7 +104,7 @@ def make_run(folder, name, error, protocol="heldout", seed=0, model="unet2", var
         "seconds_per_epoch": facts["seconds_per_epoch"],
         **scores.summary(),
     }
-    write_metrics(run / "evaluation", metrics, facts)
+    write_metrics(run / "evaluation", metrics, facts, "0" * 64)
     return table
 
 
@@ -114,4 +116,9 @@ def rewrite(run, table=None, **changes):
     if table is not None:
         table.to_csv(folder / "scores.csv", index=False)
         metrics |= Scores(metrics["protocol"], metrics["data_digest"], table).summary()
-    write_metrics(folder, metrics | changes, facts)
+    checksum = metrics["calibration"]
+    if (run / CELLS_FILE).is_file():
+        cells = json.loads((run / CELLS_FILE).read_text())
+        write_checked(run / CELLS_FILE, cells | {"made_from": made_from(facts)})
+        checksum = read_calibration(run, facts)[1]
+    write_metrics(folder, metrics | changes, facts, checksum)

@@ -18,13 +18,15 @@ def project(tmp_path, store, tiny_params, source_folder, emseg):
     shutil.copytree(source_folder, tmp_path / "data" / "sources" / "cortex")
     tiny_params.write_text(tiny_params.read_text().replace("source: synthetic", "source: cortex"))
     assert emseg("train", "dmcn", *SHORT)[0] == 0
+    assert emseg("evaluate", RUN)[0] == 2
+    assert emseg("calibrate", RUN)[0] == 0
     assert emseg("evaluate", RUN)[0] == 0
     return tmp_path
 
 
 def refused_everywhere(emseg, reason):
     """Every command that would use the scores says why it does not."""
-    for command in (["leaderboard"], ["publish", RUN], ["predict", "data/sources/cortex", "out", "--model", RUN]):
+    for command in (["leaderboard"], ["publish", RUN]):
         code, _, err = emseg(*command)
         assert code == 2, command
         assert reason in err, command
@@ -38,6 +40,12 @@ def test_scores_of_the_weights_before_are_refused(project, emseg):
     assert "holds a finished run of another training; choose another --folder, or give --overwrite" in err
     assert emseg("leaderboard")[0] == 0
     assert emseg("train", "dmcn", *SHORT, "--set", "training.learning_rate=0.01", "--overwrite")[0] == 0
+    refused_everywhere(emseg, "holds scores of another run than the one beside it")
+    for command in (["predict", "data/sources/cortex/images.tif", "out.tif", "--model", RUN], ["evaluate", RUN]):
+        code, _, err = emseg(*command)
+        assert code == 2
+        assert "was made from other weights than those beside it; calibrate the run again" in err
+    assert emseg("calibrate", RUN)[0] == 0
     refused_everywhere(emseg, "holds scores of another run than the one beside it")
     assert emseg("evaluate", RUN)[0] == 0
     assert emseg("leaderboard")[0] == 0
@@ -71,7 +79,8 @@ def test_scores_that_were_edited_are_refused(project, emseg, change):
 
 def test_the_run_beside_it_is_ranked_and_published_all_the_same(project, emseg):
     assert emseg("train", "unet2", *SHORT)[0] == 0
-    assert emseg("evaluate", "runs/single/unet2-fold0-seed0")[0] == 0
+    for step in ("calibrate", "evaluate"):
+        assert emseg(step, "runs/single/unet2-fold0-seed0")[0] == 0
     rewrite(project / RUN, fold=1)
     code, out, err = emseg("leaderboard", "--json")
     assert code == 1
@@ -90,3 +99,17 @@ def test_scores_on_sections_that_have_changed_since_are_not_made(project, emseg,
     code, _, err = emseg("evaluate", RUN)
     assert code == 2
     assert "was trained on cortex with digest" in err
+
+
+def test_scores_of_the_calibration_before_are_refused(project, emseg):
+    before = json.loads((project / RUN / "evaluation" / "metrics.json").read_text())
+    assert emseg("calibrate", RUN)[0] == 0
+    # The same method finds the same thresholds, so its scores still fit.
+    assert emseg("leaderboard")[0] == 0
+    assert emseg("calibrate", RUN, "--cells", "agglomeration")[0] == 0
+    refused_everywhere(emseg, "holds scores of another calibration than")
+    assert emseg("evaluate", RUN)[0] == 0
+    after = json.loads((project / RUN / "evaluation" / "metrics.json").read_text())
+    assert after["cells"] == "agglomeration"
+    assert after["v_rand_thresholded"] == before["v_rand"]
+    assert after["made_from"] == before["made_from"]

@@ -35,14 +35,19 @@ def test_help_is_the_manual_and_imports_nothing_heavy():
 def test_train_evaluate_leaderboard_publish(project, emseg):
     code, out, _ = emseg("train", "unet2", "--set", "training.epochs=2")
     assert code == 0
+    assert "emseg calibrate runs/single/unet2-fold0-seed0" in out
+    code, out, _ = emseg("calibrate", "runs/single/unet2-fold0-seed0")
+    assert code == 0
     assert "emseg evaluate runs/single/unet2-fold0-seed0" in out
     code, out, _ = emseg("evaluate", "runs/single/unet2-fold0-seed0", "--json")
     assert code == 0
     scores = json.loads(out)
     assert scores["protocol"] == "heldout"
-    code, out, _ = emseg("evaluate", "runs/single/unet2-fold0-seed0", "--cells", "agglomeration", "--json")
+    assert emseg("calibrate", "runs/single/unet2-fold0-seed0", "--cells", "agglomeration")[0] == 0
+    code, out, _ = emseg("evaluate", "runs/single/unet2-fold0-seed0", "--json")
     assert code == 0
     assert json.loads(out)["v_rand_thresholded"] == scores["v_rand"]
+    assert emseg("calibrate", "runs/single/unet2-fold0-seed0")[0] == 0
     assert json.loads(emseg("evaluate", "runs/single/unet2-fold0-seed0", "--json")[1]) == scores
     code, out, _ = emseg("leaderboard", "--csv", "board.csv", "--markdown", "board.md", "--json")
     assert code == 0
@@ -62,6 +67,7 @@ def test_from_run_to_champion_to_segmented_sections(project, emseg, stack):
     for seed in (0, 1):
         run = f"runs/single/residual_unet-fold0-seed{seed}"
         assert emseg("train", "residual_unet", "--seed", seed)[0] == 0
+        assert emseg("calibrate", run)[0] == 0
         assert emseg("evaluate", run)[0] == 0
         record = RunRecord(project / run / "training")
         record.update(lineage=record.read()["lineage"] | {"git_commit": "c" * 40, "git_dirty": False})
@@ -130,6 +136,7 @@ def test_every_protocol_trains_and_is_named(project, emseg, protocol):
     settings = [f"protocol.name={protocol}", "protocol.blocks=3", "augment.count=24", "training.epochs=1"]
     changes = [part for setting in settings for part in ("--set", setting)]
     assert emseg("train", "dmcn", "--fold", fold, *changes)[0] == 0
+    assert emseg("calibrate", f"runs/single/dmcn-fold{fold}-seed0")[0] == 0
     code, out, _ = emseg("evaluate", f"runs/single/dmcn-fold{fold}-seed0")
     assert code == 0
     assert f"protocol {protocol}" in out
@@ -275,6 +282,7 @@ def test_prediction_of_a_record_beats_the_majority(project, emseg):
     network = "models.unet2.network={base_channels: 8, depth: 2, dropout: 0.0, normalization: batch}"
     budget = ["--set", "training.epochs=6", "--set", "training.images_per_epoch=64"]
     assert emseg("train", "unet2", *budget, "--set", network)[0] == 0
+    assert emseg("calibrate", "runs/single/unet2-fold0-seed0")[0] == 0
     code, out, _ = emseg("evaluate", "runs/single/unet2-fold0-seed0", "--json")
     assert code == 0
     scores = json.loads(out)

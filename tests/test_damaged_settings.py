@@ -10,7 +10,7 @@ from damage import ODD_VALUES, damaged_bytes, damaged_values
 from emseg.errors import InputError, ending
 from emseg.settings import load_settings, profile_values, read_yaml, validate_settings
 from emseg.settings_file import as_yaml
-from emseg.training.run import check_settings
+from emseg.training.plan import check_plans
 from pipelines.jobs import job_settings, read_jobs
 from pipelines.workspace import make_workspace
 
@@ -76,7 +76,7 @@ def test_damaged_params(project, source):
 
     def use():
         settings = load_settings(path)
-        check_settings(settings, source, settings.benchmark)
+        check_plans(settings, source, settings.benchmark)
 
     refused = refusals(cases, use, project)
     assert len(refused) > len(cases) / 2
@@ -102,7 +102,7 @@ def test_damaged_jobs(project, source):
 
     def use():
         for job in read_jobs(path):
-            check_settings(job_settings(job, project), source, [job.model])
+            check_plans(job_settings(job, project), source, [job.model])
 
     cases = both_kinds(path, yaml.safe_load(JOBS), 30)
     assert len(refusals(cases, use, project)) > len(cases) / 2
@@ -137,7 +137,7 @@ def test_odd_assignments(project, source):
 
             def use(assignment=f"{key}={text}"):
                 settings = load_settings(path, [assignment])
-                check_settings(settings, source, settings.benchmark)
+                check_plans(settings, source, settings.benchmark)
 
             refused += refusals([(f"{key}={text[:20]}", lambda: None)], use, project)
     assert len(refused) > len(KEYS) * len(texts) * 0.8

@@ -11,7 +11,7 @@ import numpy as np
 
 from emseg.data.augmentation import augment_sections
 from emseg.data.normalization import Normalization
-from emseg.data.protocol import Split, divide_augmented
+from emseg.data.protocol import Split
 from emseg.data.separation import separation_distance
 from emseg.data.sources import Source
 from emseg.data.stack import read_stack, stack_digest, write_stack
@@ -136,64 +136,4 @@ def read_augmented(folder: Path, identity: dict[str, Any]) -> AugmentedSet:
         np.array(manifest["sources"]),
         Normalization(**manifest["normalization"]),
         manifest["identity"],
-    )
-
-
-@dataclass(frozen=True)
-class FoldData:
-    """Everything one training run and its evaluation see.
-
-    `images` arrays are uint8 (N, Y, X), normalised grey levels times 255; labels are bool; separations float16.
-    `validation_sections` and `test_sections` name the images: section numbers, or numbers of augmented images under
-    `paper`.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    separations: np.ndarray
-    validation_images: np.ndarray
-    validation_labels: np.ndarray
-    validation_sections: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    test_sections: np.ndarray
-    normalization: Normalization
-
-
-def fold_data(source: Source, split: Split, augmented: AugmentedSet, seed: int) -> FoldData:
-    """Join an augmented set with the sections that validate and test it.
-
-    Under `paper` the augmented images themselves are divided at random, 90 / 5 / 5 %, with `seed`.
-    """
-    if split.divides_augmented:
-        training, validation, test = divide_augmented(len(augmented.images), seed)
-        return FoldData(
-            augmented.images[training],
-            augmented.labels[training],
-            augmented.separations[training],
-            augmented.images[validation],
-            augmented.labels[validation],
-            validation,
-            augmented.images[test],
-            augmented.labels[test],
-            test,
-            augmented.normalization,
-        )
-
-    grey = augmented.normalization.grey
-    validation, test = np.array(split.validation), np.array(split.test)
-    stacks = (
-        (source.test_images, source.test_labels) if split.protocol == "official" else (source.images, source.labels)
-    )
-    return FoldData(
-        augmented.images,
-        augmented.labels,
-        augmented.separations,
-        grey(source.images[validation]),
-        source.labels[validation],
-        validation,
-        grey(stacks[0][test]),
-        stacks[1][test],
-        test,
-        augmented.normalization,
     )

@@ -21,8 +21,8 @@ def write_checked(path: Path, values: dict[str, Any]) -> None:
     write_json(path, values | {CHECKSUM: _checksum(values)})
 
 
-def read_checked(path: Path, kind: type[BaseModel], remedy: str) -> dict[str, Any]:
-    """The values of a file, without their checksum.
+def read_checked(path: Path, kind: type[BaseModel], remedy: str) -> tuple[dict[str, Any], str]:
+    """The values of a file, and their checksum.
 
     Args:
         path: of the file. One that was written before there were checksums has none, and is read all the same.
@@ -36,8 +36,8 @@ def read_checked(path: Path, kind: type[BaseModel], remedy: str) -> dict[str, An
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError("not a mapping")
-        checksum = values.pop(CHECKSUM, None)
-        if checksum is not None and checksum != _checksum(values):
+        noted, checksum = values.pop(CHECKSUM, None), _checksum(values)
+        if noted is not None and noted != checksum:
             raise ValueError("its checksum does not fit")
         kind.model_validate(values)
     except ValidationError as error:
@@ -50,7 +50,7 @@ def read_checked(path: Path, kind: type[BaseModel], remedy: str) -> dict[str, An
         raise InputError(f"{path} cannot be read ({(error.strerror or str(error)).lower()})") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({' '.join(str(error).split())[:100]}); {remedy}") from error
-    return values
+    return values, checksum
 
 
 def file_digest(path: Path) -> str:

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from emseg.errors import InputError
 from emseg.metrics.scoring import ALL_METRICS
+from emseg.records.calibration import CELLS_FILE, read_calibration
 from emseg.records.checked import file_digest, read_checked, write_checked
-from emseg.records.run import Run
+from emseg.records.run import Run, made_from
 from emseg.settings import LEAKING_PROTOCOLS, ProtocolName
 
 METRICS_FILE, SCORES_FILE, BASELINES_FILE = "metrics.json", "scores.csv", "baselines.csv"
@@ -23,7 +24,6 @@ _ROUNDING = 2e-6
 """Of means, whose sections are written with six digits."""
 _SHARED = ("model", "dataset", "protocol", "fold", "seed", "data_digest")
 _REMEDY = "evaluate the run again (emseg evaluate)"
-_MADE_FROM = ("id", "fingerprint", "weights_sha256", "data_digest", "augmented_digest", "split")
 
 
 class Interval(BaseModel):
@@ -62,6 +62,8 @@ class Evaluation(BaseModel):
     v_info: Interval
     made_from: dict[str, Any] | None = None
     """Of the record that was evaluated; None in evaluations of before it was noted."""
+    calibration: str | None = None
+    """Checksum of the cells.json that the scores were made with."""
     files: dict[str, str] = {}
     """SHA-256 of the tables and rules beside it."""
 
@@ -75,16 +77,19 @@ class Evaluation(BaseModel):
         return self
 
 
-def write_metrics(folder: Path, metrics: dict[str, Any], facts: dict[str, Any]) -> None:
+def write_metrics(folder: Path, metrics: dict[str, Any], facts: dict[str, Any], calibration: str) -> None:
     """Write metrics.json, which names what it was made from and the files beside it.
 
     Args:
         folder: that holds the evaluation's other files.
         metrics: scores, thresholds, protocol.
         facts: the record of the run.
+        calibration: checksum of the cells.json that they were made with.
     """
     files = {name: file_digest(folder / name) for name in _COVERED if (folder / name).is_file()}
-    write_checked(folder / METRICS_FILE, metrics | {"made_from": _made_from(facts), "files": files})
+    write_checked(
+        folder / METRICS_FILE, metrics | {"made_from": made_from(facts), "calibration": calibration, "files": files}
+    )
 
 
 def read_evaluation(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
@@ -95,7 +100,7 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.Data
     """
     if not (folder / METRICS_FILE).is_file():
         raise InputError(f"{folder} holds no scores; run `emseg evaluate` on the run first")
-    metrics = read_checked(folder / METRICS_FILE, Evaluation, _REMEDY)
+    metrics, _ = read_checked(folder / METRICS_FILE, Evaluation, _REMEDY)
     for name in metrics.get("files", {}):
         if not (folder / name).is_file() or file_digest(folder / name) != metrics["files"][name]:
             raise InputError(f"{folder / name} is not what was evaluated; {_REMEDY}")
@@ -117,13 +122,13 @@ def require_fit(record: dict[str, Any], metrics: dict[str, Any], folder: Path, i
     Raises:
         InputError: they do not fit.
     """
-    made_from = metrics.get("made_from")
-    if made_from is None and is_proof_needed:
+    noted = metrics.get("made_from")
+    if noted is None and is_proof_needed:
         raise InputError(f"{folder} does not say which weights it was made from; {_REMEDY}")
     differing = [key for key in _SHARED if record[key] != metrics[key]]
-    if made_from is not None:
-        expected = _made_from(record)
-        differing += [key for key in _MADE_FROM if made_from.get(key) != expected[key] and key not in differing]
+    if noted is not None:
+        expected = made_from(record)
+        differing += [key for key in expected if noted.get(key) != expected[key] and key not in differing]
     if differing:
         raise InputError(
             f"{folder} holds scores of another run than the one beside it ({', '.join(differing)} differ); {_REMEDY}"
@@ -136,16 +141,24 @@ def read_fitting(folder: Path) -> tuple[dict[str, Any], dict[str, Any], pd.DataF
     Raises:
         InputError: one of them is missing or damaged, or they do not belong together.
     """
-    record = read_checked(
+    record, _ = read_checked(
         folder.parent / "training" / "record.json", Run, f"bring it back, or remove {folder.parent} and train again"
     )
     metrics, scores, baselines = read_evaluation(folder)
     require_fit(record, metrics, folder)
+    require_calibration(folder.parent, record, metrics)
     return record, metrics, scores, baselines
 
 
-def _made_from(facts: dict[str, Any]) -> dict[str, Any]:
-    return {key: facts.get(key) for key in _MADE_FROM}
+def require_calibration(run: Path, record: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Refuse scores that were made with another calibration than the one in the run's folder, if there is one.
+
+    Raises:
+        InputError: they were, or cells.json is damaged.
+    """
+    noted = metrics.get("calibration")
+    if noted is not None and (run / CELLS_FILE).is_file() and read_calibration(run, record)[1] != noted:
+        raise InputError(f"{run / 'evaluation'} holds scores of another calibration than {run / CELLS_FILE}; {_REMEDY}")
 
 
 def _table(path: Path) -> pd.DataFrame:

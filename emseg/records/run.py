@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -110,3 +110,15 @@ class Run(_Part):
 
 
 _OF_FINISHED = ("best_epoch", "epochs", "collapsed", "seconds_per_epoch", "training_seconds", "images_seen")
+
+
+_MADE_FROM = ("id", "fingerprint", "weights_sha256", "data_digest", "augmented_digest", "split")
+
+
+def made_from(facts: dict[str, Any]) -> dict[str, Any]:
+    """What scores and thresholds name, so that they cannot pass for those of other weights or data.
+
+    Args:
+        facts: record.json.
+    """
+    return {key: facts.get(key) for key in _MADE_FROM}

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from emseg.evaluation.bootstrap import paired_difference
 from emseg.metrics.scoring import LOWER_IS_BETTER, THRESHOLDED_METRICS, Scores
-from emseg.reporting.comparison import paired_difference
 from emseg.reporting.leaderboard import as_cell, markdown_table
 from emseg.reporting.runs import EvaluatedRun
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from emseg.data.sources import load_source
 from emseg.errors import InputError
-from emseg.reporting.evaluation import draw_evaluation, evaluation_folder
+from emseg.evaluation.evaluate import evaluation_folder
+from emseg.reporting.evaluation_figures import add_figures
 from emseg.training.bundle import unpack_run
 from emseg.training.record import RunRecord
-from emseg.training.run import augmented_of_record
 
 IMPORTED = Path("runs/imported")
 
@@ -27,7 +27,7 @@ def import_run(bundle: Path) -> RunRecord:
     if (evaluation_folder(record) / "metrics.json").is_file():
         try:
             source = load_source(record.read()["dataset"])
-            draw_evaluation(record, source, augmented_of_record(record, source))
+            add_figures(record, source)
         except InputError as error:
             print(f"{bundle}: imported without figures: {error}", file=sys.stderr)
     return record

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from emseg.errors import InputError
+from emseg.evaluation.bootstrap import group_models, paired_difference, rank
 from emseg.metrics.scoring import ALL_METRICS, Scores
 from emseg.models import catalog_entry, list_models
 from emseg.records.evaluation import read_fitting
-from emseg.reporting.comparison import group_models, paired_difference, rank
 from emseg.settings import LEAKING_PROTOCOLS
 from emseg.text import markdown, plain, spreadsheet
 

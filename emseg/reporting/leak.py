@@ -11,14 +11,16 @@ import numpy as np
 import pandas as pd
 
 from emseg.data.sources import Source
+from emseg.evaluation.evaluate import calibrate_and_evaluate, evaluation_folder
 from emseg.files import write_text
 from emseg.metrics.scoring import PIXEL_METRICS, score_pixels, score_segments, summarise
 from emseg.records.evaluation import read_evaluation
-from emseg.reporting.evaluation import evaluate_record, evaluation_folder
+from emseg.reporting.evaluation_figures import draw_evaluation
 from emseg.reporting.figures import comparison_figure, save_figure
 from emseg.settings import Settings
-from emseg.training.record import RunRecord, run_name
-from emseg.training.run import check_settings, load_or_make_augmented, split_of, train_model
+from emseg.training.plan import RunPlan
+from emseg.training.record import RunRecord
+from emseg.training.run import train_model
 
 LEAKING, HONEST = "paper", "heldout"
 SEEN = "seen"
@@ -44,7 +46,7 @@ class Leak:
 def measure_leak(
     model: str,
     settings: Settings,
-    source: Source,
+    dataset: Source,
     seeds: list[int],
     folder: Path,
     after_epoch: Callable[[RunRecord], None] = lambda _: None,
@@ -55,27 +57,23 @@ def measure_leak(
         InputError: settings that cannot work on these sections.
     """
     variants = {name: _under(settings, name) for name in (LEAKING, HONEST)}
-    for variant in variants.values():
-        check_settings(variant, source, [model])
+    plans = {name: RunPlan(model, 0, seeds[0], variant, dataset) for name, variant in variants.items()}
     tables, records = {}, []
     seen = []
-    for protocol, variant in variants.items():
-        augmented = load_or_make_augmented(variant, source, model, 0)
+    for protocol, first in plans.items():
         parts = []
         for seed in seeds:
-            location = folder / protocol / run_name(model, 0, seed) / "training"
-            record = train_model(
-                model, variant, source, augmented, 0, seed, location, replace_finished=True, after_epoch=after_epoch
-            )
-            evaluate_record(record, source, augmented, cells="threshold")
+            plan = first.changed(seed=seed)
+            location = folder / protocol / plan.name / "training"
+            record = train_model(plan, location, replace_finished=True, after_epoch=after_epoch)
+            calibrate_and_evaluate(record, dataset, "threshold", draw_evaluation)
             parts.append(read_evaluation(evaluation_folder(record))[1].assign(seed=seed))
             if protocol == LEAKING:
-                test = list(split_of(variants[HONEST], source, 0).test)
-                seen.append(_score_sections(record, source, test).assign(seed=seed))
+                seen.append(_score_sections(record, dataset, list(plans[HONEST].split.test)).assign(seed=seed))
             records.append(record)
         tables[protocol] = pd.concat(parts, ignore_index=True)
     tables[SEEN] = pd.concat(seen, ignore_index=True)
-    return Leak(model, source.name, tables, records)
+    return Leak(model, dataset.name, tables, records)
 
 
 def leak_table(leak: Leak, seed: int = 0) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import pandas as pd
 from emseg.errors import InputError, RunError
 from emseg.files import atomic_path, writing
 from emseg.metrics.scoring import Scores
-from emseg.records.evaluation import AGGLOMERATION_FILE, BASELINES_FILE, METRICS_FILE, SCORES_FILE, read_fitting
+from emseg.records.evaluation import BASELINES_FILE, METRICS_FILE, SCORES_FILE, read_fitting
 from emseg.reporting.leaderboard import find_evaluations
 from emseg.training.record import RunRecord
 
@@ -26,7 +26,9 @@ _MOST_FILES = 50_000
 _KEPT = (
     "training/record.json",
     "training/history.csv",
-    *(f"evaluation/{name}" for name in (METRICS_FILE, SCORES_FILE, BASELINES_FILE, AGGLOMERATION_FILE)),
+    *(f"evaluation/{name}" for name in (METRICS_FILE, SCORES_FILE, BASELINES_FILE)),
+    "cells.json",
+    "evaluation/agglomeration.json",  # of evaluations before rules for cells were kept with the calibration
 )
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Of every file in a records.zip: the earliest that the format knows."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emseg.errors import InputError, RunError
-from emseg.reporting.evaluation import AGGLOMERATION_FILE, EVALUATION_TABLES
+from emseg.records.calibration import CELLS_FILE
+from emseg.records.evaluation import BASELINES_FILE, METRICS_FILE, SCORES_FILE, read_fitting
 from emseg.tracking.packaging import segmenter_of_run
 from emseg.tracking.publish import EVALUATION_TAG, WEIGHTS_TAG, evaluation_digest
 from emseg.tracking.registry import find_version, load_version
@@ -65,16 +66,14 @@ def _segmenter_of_mlflow_run(client: MlflowClient, run_id: str) -> Segmenter:
         try:
             for name in ("record.json", "weights.safetensors"):
                 os.replace(client.download_artifacts(run_id, f"record/{name}", folder), run / "training" / name)
-            names = [name for name in (*EVALUATION_TABLES, AGGLOMERATION_FILE) if name in _files(client, run_id)]
-            for name in names:
+            for name in (METRICS_FILE, SCORES_FILE, BASELINES_FILE):
                 client.download_artifacts(run_id, name, str(run / "evaluation"))
+            client.download_artifacts(run_id, CELLS_FILE, str(run))
         except (MlflowException, OSError) as error:
             raise RunError(f"run {run_id} has no complete record ({reason_of(error)})") from error
         weights = hashlib.sha256((run / "training" / "weights.safetensors").read_bytes()).hexdigest()
         if (weights, evaluation_digest(run / "evaluation")) != (tags.get(WEIGHTS_TAG), tags.get(EVALUATION_TAG)):
             raise InputError(f"run {run_id}: its files are not those that were published; publish it again")
+        # The scores, whose digest was just compared, name the checksum of cells.json.
+        read_fitting(run / "evaluation")
         return segmenter_of_run(run)
-
-
-def _files(client: MlflowClient, run_id: str) -> set[str]:
-    return {file.path for file in client.list_artifacts(run_id)}

@@ -6,13 +6,12 @@ metrics.json          scores, and the threshold for cells
 scores.csv            scores per section
 model-card.md         what the model is for, and how to make it again
 check.npz             a small input with the probability that the network gave for it
-agglomeration.json    how regions become cells, where the recipe has it
+cells.json            how cells are told apart: thresholds, or rules for regions
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -27,20 +26,29 @@ from torch import nn
 
 from emseg.data.normalization import Normalization
 from emseg.errors import InputError, RunError
+from emseg.evaluation.evaluate import evaluation_folder
 from emseg.files import atomic_folder, write_text
 from emseg.inference.agglomeration import Agglomeration
 from emseg.inference.predictor import Predictor
 from emseg.inference.segmenter import Segmenter
 from emseg.metrics.scoring import ALL_METRICS
 from emseg.models import Network
-from emseg.records.evaluation import read_evaluation, read_fitting, require_fit
+from emseg.records.calibration import CELLS_FILE, read_calibration, write_calibration
+from emseg.records.checked import file_digest
+from emseg.records.evaluation import read_evaluation, require_calibration, require_fit
 from emseg.records.run import FINISHED
-from emseg.reporting.evaluation import AGGLOMERATION_FILE, evaluation_folder
 from emseg.text import markdown, plain
 from emseg.training.record import RunRecord
 
-_FILES = ("record.json", "weights.safetensors", "metrics.json", "scores.csv", "model-card.md", "check.npz")
-PACKAGE_FILES = (*_FILES, AGGLOMERATION_FILE)
+PACKAGE_FILES = (
+    "record.json",
+    "weights.safetensors",
+    CELLS_FILE,
+    "metrics.json",
+    "scores.csv",
+    "model-card.md",
+    "check.npz",
+)
 """All that a package may hold; nothing else is fetched, read or obeyed."""
 AGAIN = "register its run again with `emseg publish RUN --again`"
 _DAMAGED = (
@@ -94,11 +102,15 @@ def write_package(record: RunRecord, folder: Path) -> None:
     evaluation = evaluation_folder(record)
     metrics, _, _ = read_evaluation(evaluation)
     require_fit(facts, metrics, evaluation, is_proof_needed=True)
-    needed = ("metrics.json", "scores.csv", *([AGGLOMERATION_FILE] if _is_agglomerated(metrics) else []))
+    run = record.folder.parent
+    calibration, _ = read_calibration(run, facts)
+    require_calibration(run, facts, metrics)
     with atomic_folder(folder, PACKAGE_FILES) as package, reading(record.folder.parent):
-        for file in (record.folder / "record.json", record.weights_file, *(evaluation / name for name in needed)):
+        scores = (evaluation / name for name in ("metrics.json", "scores.csv"))
+        for file in (record.folder / "record.json", record.weights_file, *scores):
             _require_file(file)
             shutil.copy(file, package)
+        write_calibration(package, calibration)
         write_text(package / "model-card.md", model_card(facts, metrics))
         image = check_image(record.load_network()[1])
         np.savez(package / "check.npz", image=image, probability=_check_probability(record, image))
@@ -137,10 +149,10 @@ def package_files(folder: Path) -> list[str]:
     Raises:
         InputError: one of them is missing.
     """
-    for name in _FILES:
+    for name in PACKAGE_FILES:
         if not (folder / name).is_file():
             raise InputError(f"its files lack {name}; the model is damaged, {AGAIN}")
-    return [*_FILES, *([AGGLOMERATION_FILE] if (folder / AGGLOMERATION_FILE).is_file() else [])]
+    return list(PACKAGE_FILES)
 
 
 def require_digest(folder: Path, name: str, expected: str | None) -> str:
@@ -181,8 +193,7 @@ def open_package(folder: Path, name: str, expected_digest: str | None = None) ->
     digest = require_digest(folder, name, expected_digest)
     try:
         record = RunRecord(folder)
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        segmenter = _segmenter(record, metrics, folder, name, digest)
+        segmenter = _segmenter(record, folder, name, digest)
         with np.load(folder / "check.npz", allow_pickle=False) as check:
             image, expected = check["image"], check["probability"]
         difference = float(np.abs(_check_probability(record, image) - expected).max())
@@ -199,34 +210,22 @@ def segmenter_of_run(folder: str | Path) -> Segmenter:
     """A segmenter straight from a run folder, without a registry.
 
     Raises:
-        InputError: there is no finished run that this version of emseg evaluated.
+        InputError: there is no finished, calibrated run.
     """
     record = RunRecord.open(folder)
-    evaluation = evaluation_folder(record)
     with reading(folder):
         _require_file(record.weights_file)
-        _, metrics, _, _ = read_fitting(evaluation)
-        if _is_agglomerated(metrics):
-            _require_file(evaluation / AGGLOMERATION_FILE)
-        weights = hashlib.sha256(record.weights_file.read_bytes()).hexdigest()
-        return _segmenter(record, metrics, evaluation, str(folder), weights)
+        return _segmenter(record, record.folder.parent, str(folder), file_digest(record.weights_file))
 
 
-def _segmenter(record: RunRecord, metrics: dict[str, Any], evaluation: Path, name: str, fingerprint: str) -> Segmenter:
+def _segmenter(record: RunRecord, calibrated: Path, name: str, fingerprint: str) -> Segmenter:
     facts = record.read()
-    predictor = record.load_predictor()
-    agglomeration = None
-    if _is_agglomerated(metrics):
-        agglomeration = Agglomeration.from_dict(json.loads((evaluation / AGGLOMERATION_FILE).read_text("utf-8")))
-    threshold = float(metrics["threshold"])
-    grey_levels = {share: float(facts["grey_levels"][share]) for share in ("0.05", "0.25", "0.5", "0.75", "0.95")}
-    if not np.isfinite([threshold, *grey_levels.values()]).all():
-        raise ValueError("its threshold or grey levels are no numbers")
-    return Segmenter(predictor, threshold, grey_levels, name, fingerprint, agglomeration)
-
-
-def _is_agglomerated(metrics: dict[str, Any]) -> bool:
-    return metrics.get("cells") == "agglomeration"
+    calibration, _ = read_calibration(calibrated, facts)
+    rules = calibration.agglomeration
+    agglomeration = None if rules is None else Agglomeration.from_dict(rules)
+    return Segmenter(
+        record.load_predictor(), calibration.thresholds.v_rand, facts["grey_levels"], name, fingerprint, agglomeration
+    )
 
 
 def _require_file(file: Path) -> None:

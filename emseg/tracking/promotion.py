@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from emseg.errors import InputError
+from emseg.evaluation.bootstrap import PairedDifference, paired_difference
 from emseg.metrics.scoring import LOWER_IS_BETTER, Scores
-from emseg.reporting.comparison import PairedDifference, paired_difference
 from emseg.settings import PromotionSettings
 from emseg.tracking.registry import (
     DECISION_TAG,

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emseg.errors import InputError, RunError
+from emseg.evaluation.evaluate import evaluation_folder, metric_means
 from emseg.files import hold
+from emseg.records.calibration import CELLS_FILE
 from emseg.records.checked import file_digest
-from emseg.records.evaluation import read_evaluation, require_fit
+from emseg.records.evaluation import read_evaluation, require_calibration, require_fit
 from emseg.records.run import FAILED, FINISHED
-from emseg.reporting.evaluation import AGGLOMERATION_FILE, evaluation_folder, metric_means
 from emseg.settings import LEAKING_PROTOCOLS
 from emseg.text import markdown, plain
 from emseg.tracking.location import artifact_location
@@ -171,6 +172,7 @@ def read_delivery(record: RunRecord) -> Delivery:
             return _delivery_of_training(record, facts)
         metrics, table, _ = read_evaluation(folder)
         require_fit(facts, metrics, folder)
+        require_calibration(folder.parent, facts, metrics)
         return replace(
             _delivery_of_training(record, facts),
             metrics=metrics | {"shown": _numbers(metrics)},
@@ -403,6 +405,8 @@ def _log_evaluation(client: MlflowClient, run_id: str, record: RunRecord, delive
     log_final_metrics(client, run_id, metrics["shown"], delivery.ended)
     client.log_dict(run_id, delivery.scores, "scores.json")
     client.log_artifacts(run_id, str(folder))
+    if (cells := folder.parent / CELLS_FILE).is_file():
+        client.log_artifact(run_id, str(cells))
     for picture in [*sorted(folder.glob("panels/*.png")), *sorted(folder.glob("overlays/*.png"))]:
         with reading(record.folder.parent):
             pixels = np.asarray(imread(picture))[..., :3]
@@ -416,7 +420,7 @@ def _log_evaluation(client: MlflowClient, run_id: str, record: RunRecord, delive
 def evaluation_digest(folder: Path) -> str:
     """Of the files of an `evaluation` folder that decide how its model segments and what it is worth."""
     digest = hashlib.sha256()
-    for name in ("metrics.json", "scores.csv", AGGLOMERATION_FILE):
+    for name in ("metrics.json", "scores.csv"):
         if (folder / name).is_file():
             digest.update(name.encode() + (folder / name).read_bytes())
     return digest.hexdigest()[:32]

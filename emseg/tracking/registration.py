@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emseg.errors import InputError
+from emseg.evaluation.evaluate import evaluation_folder, metric_means
 from emseg.models import Network
 from emseg.records.evaluation import read_evaluation
 from emseg.records.run import FINISHED
-from emseg.reporting.evaluation import evaluation_folder, metric_means
 from emseg.text import plain
 from emseg.tracking.packaging import DeployedNetwork, package_digest, package_files, reading, write_package
 from emseg.tracking.publish import WEIGHTS_TAG, deliver, publishing

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from emseg.errors import InputError
-from emseg.reporting.evaluation import evaluation_folder, metric_means
+from emseg.evaluation.evaluate import evaluation_folder, metric_means
 from emseg.reporting.leaderboard import make_boards
 from emseg.text import markdown, plain
 from emseg.tracking.publish import deliver, experiment_of, flat_parameters, publishing, settle_run

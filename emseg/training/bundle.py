@@ -23,7 +23,7 @@ _LARGEST_CONTENT = 2**30
 _LARGEST_JSON = 2**24
 _MOST_FILES = 1000
 _WEIGHTS = "training/weights.safetensors"
-_FILES = (*(f"training/{name}" for name in OWN_FILES), "evaluation/*.*", "metrics.json")
+_FILES = (*(f"training/{name}" for name in OWN_FILES), "evaluation/*.*", "cells.json", "metrics.json")
 _SUFFIXES = (".json", ".csv", ".tif", ".png", ".safetensors")
 
 
@@ -32,8 +32,8 @@ def pack_run(record: RunRecord, path: Path) -> None:
     root = record.folder.parent
     files = [
         file
-        for part in (record.folder, root / "evaluation")
-        for file in sorted(part.rglob("*"))
+        for part in (record.folder, root / "evaluation", root)
+        for file in sorted(part.rglob("*") if part != root else root.glob("cells.json"))
         if file.is_file() and not file.name.startswith((".", "checkpoint"))
     ]
     names = {file.relative_to(root).as_posix().replace(record.folder.name, "training", 1): file for file in files}

@@ -160,7 +160,8 @@ class RunRecord:
         Raises:
             InputError: it is missing or damaged.
         """
-        return read_checked(self._record_file, Run, f"bring it back, or remove {self.folder} and train again")
+        remedy = f"bring it back, or remove {self.folder} and train again"
+        return read_checked(self._record_file, Run, remedy)[0]
 
     def update(self, **changes: Any) -> None:
         """Change entries of record.json."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,16 +35,30 @@ class Sample:
     after: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class TrainingStack:
+    """What crops are cut from.
+
+    Attributes:
+        images: uint8 (N, Y, X).
+        labels: bool (N, Y, X).
+        separations: float16 (N, Y, X), pixels; None where the loss uses no weight map.
+        numbers: of the images in the stack (N,), which tell neighbours; looked at if the network sees some.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    separations: np.ndarray | None
+    numbers: np.ndarray
+
+
 class TrainingSamples:
     """Crops of images with their labels, and distances where the loss wants them.
 
     A network of 'valid' padding gets `margin` pixels more of the image around the crop, mirrored at borders.
 
     Args:
-        images: uint8 (N, Y, X).
-        labels: bool (N, Y, X).
-        separations: float16 (N, Y, X), pixels; None where the loss uses no weight map.
-        sections: their numbers in the stack (N,), which tell neighbours; looked at if the network sees some.
+        stack: what they are cut from.
         network: tells the margin and the neighbours.
         recipe: crop, positions, symmetries, images per epoch.
         augment: warp every crop anew with these settings; None takes the images as they are.
@@ -54,23 +67,20 @@ class TrainingSamples:
 
     def __init__(
         self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        separations: np.ndarray | None,
-        sections: Sequence[int],
+        stack: TrainingStack,
         network: Network,
         recipe: RecipeSettings,
         augment: AugmentSettings | None,
         device: torch.device,
     ) -> None:
-        self.images = torch.from_numpy(images).to(device)
-        self.labels = torch.from_numpy(labels).to(device)
-        self.separations = None if separations is None else torch.from_numpy(separations).to(device)
+        self.images = torch.from_numpy(stack.images).to(device)
+        self.labels = torch.from_numpy(stack.labels).to(device)
+        self.separations = None if stack.separations is None else torch.from_numpy(stack.separations).to(device)
         self.margin = network.margin
-        self.nearby = _nearby(sections, network.neighbours) if network.neighbours else None
+        self.nearby = _nearby(stack.numbers, network.neighbours) if network.neighbours else None
         self.recipe = recipe
         self.augment = augment
-        self.crop = crop_size(recipe, images)
+        self.crop = (recipe.crop, recipe.crop) if recipe.crop else stack.images.shape[1:]
         self.context = 0 if augment is None else round(_CONTEXT * (max(self.crop) + 2 * self.margin))
 
     def epoch(self, generator: torch.Generator) -> list[Sample]:
@@ -153,7 +163,7 @@ class TrainingSamples:
         return windows
 
 
-def _nearby(sections: Sequence[int], reach: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def _nearby(sections: np.ndarray, reach: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """For each image those before and after it; at the end of a block of sections the last one stands in."""
     nearby = []
     for block in consecutive(sections):
@@ -172,9 +182,13 @@ def _without_border(batch: torch.Tensor, border: int) -> torch.Tensor:
     return batch[..., border : batch.shape[-2] - border, border : batch.shape[-1] - border]
 
 
-def crop_size(recipe: RecipeSettings, images: np.ndarray) -> tuple[int, int]:
-    """Height and width of the label crops of images (N, Y, X)."""
-    return (recipe.crop, recipe.crop) if recipe.crop else (images.shape[1], images.shape[2])
+def fit_crop(recipe: RecipeSettings, network: Network, height: int, width: int) -> int | None:
+    """The side of the label crop: the recipe's, or the largest that sections of (height, width) pixels hold."""
+    smaller = min(height, width)
+    if recipe.crop is None or recipe.crop <= smaller:
+        return recipe.crop
+    legal = (side for side in range(smaller, 0, -1) if network.is_valid_side(side + 2 * network.margin))
+    return next(legal, recipe.crop)
 
 
 def check_crop(model: str, network: Network, recipe: RecipeSettings, height: int, width: int) -> None:

@@ -17,11 +17,12 @@ from emseg.inference.precision import autocast
 from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_validation
 from emseg.models.network import Network
 from emseg.records.run import FAILED
-from emseg.settings import RecipeSettings, ValidationMetric
+from emseg.settings import ValidationMetric
 from emseg.training.averaging import WeightAverage
 from emseg.training.distributed import Ranks
 from emseg.training.losses import Loss
 from emseg.training.optimizers import make_optimizer
+from emseg.training.plan import RunPlan
 from emseg.training.progress import Progress
 from emseg.training.record import RunRecord
 from emseg.training.samples import Sample, TrainingSamples
@@ -61,41 +62,38 @@ class Trainer:
     depends on the machine.
 
     Args:
+        plan: of the run; its validation sections choose the checkpoint.
         network: with freshly drawn weights, on the device.
         samples: training crops.
         loss: on logits, labels and distances.
-        validation: images uint8 (Z, Y, X), labels bool and section numbers (Z,) that choose the checkpoint.
-        recipe: optimiser, schedule, epochs, stopping.
         record: where rank 0 writes everything; the others never look at it.
-        seed: of batches and dropout.
         ranks: the processes that share the run; batches must divide among them.
         after_epoch: called with the record when the run starts, after each epoch and when it ends.
-        maximum_steps: stop after so many optimiser steps, to try a recipe out; None: run it whole.
     """
 
     def __init__(
         self,
+        plan: RunPlan,
         network: Network,
         samples: TrainingSamples,
         loss: Loss,
-        validation: tuple[np.ndarray, np.ndarray, np.ndarray],
-        recipe: RecipeSettings,
         record: RunRecord,
-        seed: int,
         ranks: Ranks,
         after_epoch: Callable[[RunRecord], None] = lambda _: None,
-        maximum_steps: int | None = None,
     ) -> None:
-        self.network, self.samples, self.loss, self.validation = network, samples, loss, validation
-        self.recipe, self.record, self.seed, self.ranks = recipe, record, seed, ranks
+        self.network, self.samples, self.loss, self.validation = network, samples, loss, plan.validation
+        self.recipe, self.record, self.seed, self.ranks = plan.recipe, record, plan.seed, ranks
         self.after_epoch = after_epoch if ranks.leads else lambda _: None
-        self.maximum_steps = maximum_steps
+        self.maximum_steps = plan.maximum_steps
         self.device = samples.images.device
         self.training_logits = ranks.training_logits(network)
+        recipe = plan.recipe
         self.average = WeightAverage(network, recipe.weight_average) if recipe.weight_average else None
         self.optimizer = make_optimizer(network, recipe)
         self.steps_per_epoch = -(-recipe.images_per_epoch // recipe.batch)
         self.state = TrainingState()
+        self._learning_rate = 0.0
+        self._epoch_started = time.perf_counter()
 
     def run(self) -> TrainingState:
         """Train to the end, from the last checkpoint if there is one.
@@ -143,8 +141,7 @@ class Trainer:
         )
 
     def _epoch(self, progress: Progress) -> None:
-        started = time.perf_counter()
-        self._epoch_started = started
+        self._epoch_started = started = time.perf_counter()
         epoch = self.state.epoch + 1
         progress.begin(epoch)
         train_loss = self._train(epoch, progress)
@@ -246,9 +243,10 @@ class Trainer:
         return self.ranks.share(spent / (60 * self.recipe.budget_minutes))
 
     def _validate(self) -> dict[str, float]:
-        images, labels, sections = self.validation
         # Without test-time augmentation: which epoch is best is not worth eight predictions.
-        probability = Predictor(self._kept_network, precision=self.recipe.precision).predict(images, sections)
+        probability = Predictor(self._kept_network, precision=self.recipe.precision).predict(
+            self.validation.images, self.validation.numbers
+        )
         if not np.isfinite(probability).all():
             raise TrainingDiverged(f"the network predicts NaN after epoch {self.state.epoch + 1}; training stopped")
         self.state.collapsed = is_collapsed(probability)
@@ -256,7 +254,7 @@ class Trainer:
         metrics = [*_VALIDATION_METRICS, self.recipe.select_metric]
         if (stopping := self.recipe.early_stopping) and stopping.metric != "train_loss":
             metrics.append(stopping.metric)
-        scores = score_validation(probability, labels, dict.fromkeys(metrics))
+        scores = score_validation(probability, self.validation.labels, dict.fromkeys(metrics))
         return {f"validation_{metric}": value for metric, value in scores.items()}
 
     def _judge(self, row: dict[str, float]) -> None:
@@ -288,7 +286,6 @@ class Trainer:
         return rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def _resume(self) -> None:
-        self._learning_rate = 0.0
         # The record may lie on rank 0's machine alone.
         checkpoint = self.ranks.share(self.record.load_checkpoint() if self.ranks.leads else None)
         if checkpoint:

@@ -18,7 +18,7 @@ from emseg.errors import InputError
 from emseg.files import write_text
 from emseg.reporting.leaderboard import markdown_table
 from emseg.settings import Settings, TuningSettings
-from emseg.training.run import split_of
+from emseg.training.plan import split_of
 from emseg.tuning.figures import draw_study, importance
 from emseg.tuning.result import as_text, at_equal_budget, trials_table
 from emseg.tuning.space import apply_point, gflop

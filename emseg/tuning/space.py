@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from emseg.errors import InputError
 from emseg.settings import RangeSettings, Settings, SpaceSettings, validate_settings
-from emseg.training.cost import flop_per_crop
-from emseg.training.run import check_settings
-from emseg.training.samples import crop_size
+from emseg.training.plan import RunPlan, check_plans
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -143,7 +141,7 @@ def check_space(settings: Settings, source: Source) -> None:
         if values is not None and any(value != int(value) for value in (values.low, values.high, values.step or 1)):
             raise InputError(f"tuning.space.{name} takes whole numbers")
     for point in _extremes(space):
-        check_settings(apply_point(settings, point), source, [model])
+        check_plans(apply_point(settings, point), source, [model])
 
 
 def _extremes(space: SpaceSettings) -> list[dict[str, Any]]:
@@ -162,10 +160,8 @@ def _extremes(space: SpaceSettings) -> list[dict[str, Any]]:
 
 def gflop(settings: Settings, source: Source) -> float:
     """GFLOP of one crop, forward and backward, with the tuned model's network."""
-    model = settings.tuning.model
-    entry = settings.models[model]
-    height, width = crop_size(settings.recipe(model), source.images)
-    return flop_per_crop(entry.architecture or model, entry.network.overrides(), height, width) / 1e9
+    plan = RunPlan(settings.tuning.model, settings.protocol.folds[0], 0, settings, source)
+    return plan.flop_per_crop / 1e9
 
 
 def _draw(trial: Trial, name: str, values: RangeSettings) -> float:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from emseg.data.augmented import AugmentedSet, FoldData, fold_data
+from emseg.data.labelled_sections import LabelledSections
 from emseg.data.sources import Source
 from emseg.errors import InputError, RunError
 from emseg.files import is_alive
@@ -28,11 +28,12 @@ from emseg.settings import LEAKING_PROTOCOLS, Settings, ValidationMetric
 from emseg.text import plain, without_secrets
 from emseg.training.distributed import available_device
 from emseg.training.lineage import describe_lineage
+from emseg.training.plan import RunPlan
 from emseg.training.record import RunRecord
-from emseg.training.run import load_or_make_augmented, split_of, train_model
+from emseg.training.run import train_model
 from emseg.training.trainer import TrainingDiverged
 from emseg.tuning.journal import mend_journal
-from emseg.tuning.space import apply_point, check_space, gflop, starting_points, suggest
+from emseg.tuning.space import apply_point, check_space, starting_points, suggest
 
 if TYPE_CHECKING:
     import optuna
@@ -132,10 +133,8 @@ def run_worker(
     """
     import optuna
 
-    fold = settings.protocol.folds[0]
-    split = split_of(settings, source, fold)
-    augmented = load_or_make_augmented(settings, source, settings.tuning.model, fold)
-    data = fold_data(source, split, augmented, seed)
+    plan = RunPlan(settings.tuning.model, settings.protocol.folds[0], seed, settings, source)
+    _ = plan.augmented  # made once, for every trial
     starts = starting_points(settings)
     workers = workers_of(study)
     study.set_user_attr(f"{_WORKER}{uuid.uuid4().hex}", describe_lineage(available_device()))
@@ -148,12 +147,12 @@ def run_worker(
         trial.set_user_attr("worker", {"host": socket.gethostname(), "process": os.getpid()})
         point = suggest(trial, settings.tuning.space)
         trial.set_user_attr(POINT, point)
-        own = apply_point(settings, point)
+        own = plan.changed(settings=apply_point(settings, point))
         record = RunRecord(STUDIES / study.study_name / f"trial-{trial.number:04d}" / "training")
         events.began(trial, point)
         # A start that is pruned might have been better than all that come after it.
         may_prune = point not in starts
-        return _train_and_score(trial, own, source, augmented, data, fold, seed, record, events, may_prune)
+        return _train_and_score(trial, own, record, events, may_prune)
 
     def stop_when_done(study: optuna.Study, _: FrozenTrial) -> None:
         if count_trials(study) >= settings.tuning.trials:
@@ -192,29 +191,23 @@ def workers_of(study: optuna.Study) -> list[dict[str, Any]]:
     return [value for key, value in study.user_attrs.items() if key.startswith(_WORKER)]
 
 
-def score_network(predictor: Predictor, data: FoldData, metric: ValidationMetric) -> float:
+def score_network(predictor: Predictor, validation: LabelledSections, metric: ValidationMetric) -> float:
     """A metric on the validation sections."""
-    probability = predictor.predict(data.validation_images, data.validation_sections)
-    return score_validation(probability, data.validation_labels, [metric])[metric]
+    probability = predictor.predict(validation.images, validation.numbers)
+    return score_validation(probability, validation.labels, [metric])[metric]
 
 
 def _train_and_score(
     trial: optuna.Trial,
-    settings: Settings,
-    source: Source,
-    augmented: AugmentedSet,
-    data: FoldData,
-    fold: int,
-    seed: int,
+    plan: RunPlan,
     record: RunRecord,
     events: Events,
     may_prune: bool,
 ) -> tuple[float, ...]:
     import optuna
 
-    tuning = settings.tuning
-    recipe = settings.recipe(tuning.model)
-    if tuning.largest_gflop is not None and (size := gflop(settings, source)) > tuning.largest_gflop:
+    tuning, size = plan.settings.tuning, plan.flop_per_crop / 1e9
+    if tuning.largest_gflop is not None and size > tuning.largest_gflop:
         trial.set_user_attr(STATUS, f"too large: {size:.1f} GFLOP per crop")
         raise optuna.TrialPruned
     epochs, seconds, reported = 0, 0.0, -1
@@ -232,21 +225,11 @@ def _train_and_score(
             reported = spent
             trial.report(row[f"validation_{tuning.metric}"], spent)
             # Asked of every trial, since that is how the others are compared with it.
-            if trial.should_prune() and may_prune and epochs < recipe.epochs:
+            if trial.should_prune() and may_prune and epochs < plan.recipe.epochs:
                 raise optuna.TrialPruned
 
     try:
-        train_model(
-            tuning.model,
-            settings,
-            source,
-            augmented,
-            fold,
-            seed,
-            record.folder,
-            replace_finished=True,
-            after_epoch=after_epoch,
-        )
+        train_model(plan, record.folder, replace_finished=True, after_epoch=after_epoch)
     except optuna.TrialPruned:
         record.update(status=FAILED, message="pruned")
         raise
@@ -257,12 +240,12 @@ def _train_and_score(
         trial.set_user_attr(STATUS, "out of memory")
         raise
     predictor = record.load_predictor(normalized=True)
-    if is_collapsed(next(predictor.stream(data.validation_images[:1]))[None]):
+    if is_collapsed(next(predictor.stream(plan.validation.images[:1]))[None]):
         trial.set_user_attr(STATUS, "collapsed")
-    quality = score_network(predictor, data, tuning.metric)
+    quality = score_network(predictor, plan.validation, tuning.metric)
     if tuning.cost is None:
         return (quality,)
-    return quality, gflop(settings, source) if tuning.cost == "gflop" else record.read()["training_seconds"]
+    return quality, size if tuning.cost == "gflop" else record.read()["training_seconds"]
 
 
 def _open_storage(name: str, url: str | None, heartbeat_seconds: int) -> Any:

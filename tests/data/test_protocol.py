@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emseg.data.augmented import fold_data, make_augmented
+from emseg.data.augmented import make_augmented
+from emseg.data.labelled_sections import divide
 from emseg.data.protocol import divide_augmented, split_sections
 from emseg.data.sources import Source
 from emseg.errors import InputError
@@ -86,10 +87,10 @@ def test_no_held_out_pixel_warped_or_not_reaches_training(name, fold, test_stack
     source = marked_source(test_stack)
     split = split_sections(protocol(name, held_out=4), 15, fold, len(source.test_labels))
     augmented = make_augmented(source, split, AUGMENT)
-    data = fold_data(source, split, augmented, seed=0)
-    seen = set(np.unique(data.images).tolist())
+    parts = divide(source, split, augmented.normalization)
+    seen = set(np.unique(augmented.images).tolist()) | set(np.unique(parts.training.images).tolist())
     assert seen <= {10 * (z + 1) for z in split.training}
-    held_out = set(np.unique(data.test_images).tolist()) | set(np.unique(data.validation_images).tolist())
+    held_out = set(np.unique(parts.test.images).tolist()) | set(np.unique(parts.validation.images).tolist())
     assert seen.isdisjoint(held_out)
     assert set(augmented.sources.tolist()) <= set(split.training)
 
@@ -108,8 +109,9 @@ def test_paper_does_leak():
     """The test above can fail: under `paper` the same sections stand on both sides."""
     source = marked_source()
     split = split_sections(protocol("paper"), 15)
-    data = fold_data(source, split, make_augmented(source, split, AUGMENT), seed=0)
-    assert set(np.unique(data.images)) & set(np.unique(data.test_images))
+    augmented = make_augmented(source, split, AUGMENT)
+    parts = divide(source, split, augmented.normalization, augmented)
+    assert set(np.unique(parts.training.images)) & set(np.unique(parts.test.images))
 
 
 @pytest.mark.parametrize("folds", [[5], [0, 0], [-1]])

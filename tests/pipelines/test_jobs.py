@@ -112,7 +112,10 @@ def test_started_twice_at_once_the_processes_share_the_list(project):
         ({"set": {"training": {"epoch": 3}}}, "epoch is not a setting"),
         ({"data": "nothing"}, "no source named nothing"),
         ({"model": "resnet"}, "resnet"),
-        ({"set": {"training": {"crop": 4096}}, "name": "large"}, "heldout-large/dmcn-fold0-seed0: models"),
+        (
+            {"set": {"models": {"dmcn": {"network": {"padding": "valid"}}}}, "name": "odd"},
+            "heldout-odd/dmcn-fold0-seed0: models",
+        ),
     ],
 )
 def test_a_wrong_job_is_one_sentence_before_any_job_is_begun(project, job, sentence):

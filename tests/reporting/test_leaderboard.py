@@ -10,7 +10,7 @@ from rich.console import Console
 
 from emseg.data.sources import load_source
 from emseg.errors import InputError
-from emseg.reporting.baselines import fit_threshold, threshold_prediction
+from emseg.evaluation.baselines import fit_threshold, threshold_prediction
 from emseg.reporting.leaderboard import (
     as_csv,
     as_markdown,

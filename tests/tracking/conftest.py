@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from evaluated import rewrite
 
-from emseg.reporting.evaluation import evaluate_record
+from emseg.evaluation.evaluate import calibrate_and_evaluate
 from emseg.settings import Settings, merge
+from emseg.training.plan import RunPlan
 from emseg.training.record import RunRecord
-from emseg.training.run import load_or_make_augmented, train_model
+from emseg.training.run import train_model
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +30,9 @@ def evaluated(tmp_path, tmp_path_factory, tiny_settings, source, trained):
             )
             merge(values["models"]["residual_unet"], changes)
             settings = Settings.model_validate(values)
-            augmented = load_or_make_augmented(settings, source, "residual_unet", 0)
             folder = tmp_path_factory.mktemp("trained") / "run"
-            record = train_model("residual_unet", settings, source, augmented, 0, seed, folder / "training")
-            evaluate_record(record, source, augmented, with_figures=False)
+            record = train_model(RunPlan("residual_unet", 0, seed, settings, source), folder / "training")
+            calibrate_and_evaluate(record, source)
             trained[seed, neighbours] = folder
         folder = tmp_path / "runs" / f"seed{seed}"
         shutil.copytree(trained[seed, neighbours], folder)

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 from damage import ODD_VALUES, damaged_bytes, damaged_values
-from evaluated import rewrite
 
 from emseg.errors import InputError, RunError, ending
 from emseg.records.checked import write_checked
@@ -88,7 +87,7 @@ def test_a_damaged_package_with_a_digest_of_its_own_loads_or_says_why(package, l
 
 def test_a_run_folder_that_lacks_or_spoils_a_part_is_refused(evaluated, litter):
     run = evaluated().folder.parent
-    for part in ("training/weights.safetensors", "training/record.json", "evaluation/metrics.json"):
+    for part in ("training/weights.safetensors", "training/record.json", "cells.json"):
         file = run / part
         content = file.read_bytes()
         for kind, damaged in itertools.islice(damaged_bytes(content, zlib.crc32(part.encode()), 8), 3):
@@ -97,11 +96,11 @@ def test_a_run_folder_that_lacks_or_spoils_a_part_is_refused(evaluated, litter):
         file.unlink()
         assert refused(segmenter_of_run, run), part
         file.write_bytes(content)
-    rewrite(run, cells="agglomeration")
-    assert "agglomeration.json is not here" in refused(segmenter_of_run, run)
+    cells = json.loads((run / "cells.json").read_text())
     for odd in ODD_VALUES:
-        (run / "evaluation" / "agglomeration.json").write_text(json.dumps(odd))
-        assert refused(segmenter_of_run, run)
+        if odd is not None:
+            write_checked(run / "cells.json", cells | {"agglomeration": odd})
+            assert refused(segmenter_of_run, run)
 
 
 def test_odd_records_are_refused_by_publish_before_anything_is_written(evaluated, store, litter):
@@ -148,7 +147,7 @@ class FakeClient:
 
 
 def test_odd_tags_of_versions_are_told_of_and_never_end_a_command(evaluated, tiny_params, monkeypatch):
-    monkeypatch.setattr("emseg.reporting.comparison._RESAMPLES", 10)
+    monkeypatch.setattr("emseg.evaluation.bootstrap._RESAMPLES", 10)
     from emseg.tracking.registration import version_tags
 
     rule = load_settings(tiny_params).promotion

@@ -9,27 +9,27 @@ import torch
 
 from emseg.data.stack import write_stack
 from emseg.errors import InputError
+from emseg.evaluation.evaluate import calibrate_and_evaluate
 from emseg.metrics.scoring import ALL_METRICS, THRESHOLDED_METRICS
 from emseg.records.evaluation import read_evaluation
-from emseg.reporting.evaluation import evaluate_record
+from emseg.reporting.evaluation_figures import draw_evaluation
 from emseg.tracking.publish import EVALUATION_TAG, RECORD_TAG, live_mirror, publish_record
 from emseg.tracking.summary import publish_records
+from emseg.training.plan import RunPlan
 from emseg.training.record import RunRecord
-from emseg.training.run import load_or_make_augmented, train_model
+from emseg.training.run import train_model
 from emseg.training.trainer import TrainingDiverged
 
 
 @pytest.fixture
 def trained(tmp_path, tiny_settings, source):
-    augmented = load_or_make_augmented(tiny_settings, source, "weighted_unet", 0)
 
     def train(model="weighted_unet", seed=0, **options):
         folder = tmp_path / "runs" / f"{model}-{seed}" / "training"
         return train_model(
-            model, tiny_settings, source, augmented, 0, seed, folder, device=torch.device("cpu"), **options
+            RunPlan(model, 0, seed, tiny_settings, source), folder, device=torch.device("cpu"), **options
         )
 
-    train.augmented = augmented
     return train
 
 
@@ -56,7 +56,7 @@ def test_a_run_is_live_while_it_trains(trained, store):
 
 def test_everything_of_a_run_arrives_once(trained, source, store):
     record = trained()
-    evaluate_record(record, source, trained.augmented)
+    calibrate_and_evaluate(record, source, draw=draw_evaluation)
     run_id = publish_record(store, record)
     assert publish_record(store, record) == run_id
     (run,) = all_runs(store)
@@ -95,7 +95,7 @@ def test_several_seeds_fold_under_a_parent_with_their_mean(trained, source, stor
     records = [trained(seed=seed) for seed in (0, 1)]
     tables = []
     for record in records:
-        evaluate_record(record, source, trained.augmented)
+        calibrate_and_evaluate(record, source)
         tables.append(read_evaluation(record.folder.parent / "evaluation")[1])
     first = publish_records(store, records[:1])
     assert first.parents == {}
@@ -185,7 +185,7 @@ def test_panels_show_the_section(trained, source):
     from skimage.io import imread
 
     record = trained("unet2")
-    metrics = evaluate_record(record, source, trained.augmented)
+    metrics = calibrate_and_evaluate(record, source, draw=draw_evaluation)
     assert metrics["sections"] == 2
     panels = sorted((record.folder.parent / "evaluation" / "panels").glob("*.png"))
     assert [panel.name for panel in panels] == ["section-007.png", "section-008.png"]

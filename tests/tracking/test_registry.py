@@ -12,6 +12,7 @@ from evaluated import rewrite
 
 from emseg.errors import InputError
 from emseg.records.checked import file_digest, write_checked
+from emseg.records.run import made_from
 from emseg.settings import PromotionSettings
 from emseg.tracking.models import load_segmenter
 from emseg.tracking.promotion import DECISION_TAG, promote, rollback
@@ -156,7 +157,10 @@ def test_weights_that_do_not_reproduce_the_test_output_are_refused(evaluated, tm
     weights = load_file(file)
     weights["head.weight"] = weights["head.weight"] + 1
     save_file(weights, file)
-    RunRecord(tmp_path / "package").update(weights_sha256=file_digest(file))
+    record = RunRecord(tmp_path / "package")
+    record.update(weights_sha256=file_digest(file))
+    cells = json.loads((tmp_path / "package" / "cells.json").read_text())
+    write_checked(tmp_path / "package" / "cells.json", cells | {"made_from": made_from(record.read())})
     with pytest.raises(InputError, match="does not reproduce its test output"):
         open_package(tmp_path / "package", "model", package_digest(tmp_path / "package"))
 
@@ -365,7 +369,8 @@ def test_lineage_leads_back_to_settings_that_train_the_same_weights(
     from safetensors.torch import load_file
 
     from emseg.settings import load_settings
-    from emseg.training.run import load_or_make_augmented, train_model
+    from emseg.training.plan import RunPlan
+    from emseg.training.run import train_model
 
     record = evaluated(seed=3)
     register_record(store, record)
@@ -376,8 +381,7 @@ def test_lineage_leads_back_to_settings_that_train_the_same_weights(
     assert found["weights_sha256"] in found["commands"][-1]
     write_settings(store, "1", tmp_path / "again.yaml", tiny_params.parent)
     again = load_settings(tmp_path / "again.yaml")
-    augmented = load_or_make_augmented(again, source, "residual_unet", 0)
-    same = train_model("residual_unet", again, source, augmented, 0, 3, tmp_path / "again")
+    same = train_model(RunPlan("residual_unet", 0, 3, again, source), tmp_path / "again")
     first, second = load_file(record.weights_file), load_file(same.weights_file)
     assert all((first[name] == second[name]).all() for name in first)
 

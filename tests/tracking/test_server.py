@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from tracking.servers import POSTGRESQL, free_port, mlflow_server, postgresql, refusing
+from servers import POSTGRESQL, free_port, mlflow_server, postgresql, refusing
 
 from emseg.data.stack import read_stack
 from emseg.tracking.registry import MODEL_NAME, champions

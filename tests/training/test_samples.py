@@ -4,7 +4,7 @@ import torch
 
 from emseg.models import build_model
 from emseg.settings import AugmentSettings
-from emseg.training.samples import Sample, TrainingSamples
+from emseg.training.samples import Sample, TrainingSamples, TrainingStack
 
 STILL = AugmentSettings(rotation=0, shift=0, shear=0, zoom=0, flip=False)
 WILD = AugmentSettings(rotation=180, zoom=0.2, elastic_amplitude=4, elastic_spacing=16, contrast=0.3)
@@ -19,8 +19,7 @@ def stack(source):
 def samples_of(stack, settings, augment, model="unet2", **network):
     recipe = settings.recipe("unet2").model_copy(update={"crop": 32, "symmetries": False})
     return TrainingSamples(
-        *stack,
-        range(len(stack[0])),
+        TrainingStack(*stack, np.arange(len(stack[0]))),
         build_model(model, base_channels=2, depth=1, **network),
         recipe,
         augment,
@@ -57,9 +56,8 @@ def test_a_network_with_neighbours_gets_the_sections_before_and_after(stack, tin
     )
     sections = [0, 1, 2, 3, 6, 7, 8]
     network = build_model("residual_unet", base_channels=2, depth=1, neighbours=1)
-    samples = TrainingSamples(
-        images[sections], labels[sections], None, sections, network, recipe, STILL, torch.device("cpu")
-    )
+    seen = TrainingStack(images[sections], labels[sections], None, np.array(sections))
+    samples = TrainingSamples(seen, network, recipe, STILL, torch.device("cpu"))
     drawn = samples.epoch(torch.Generator().manual_seed(0))
     # In sections: 3 and 6 are no neighbours, so 3 stands in for what comes after it, and 6 for what comes before.
     near = {0: (0, 1), 1: (0, 2), 2: (1, 3), 3: (2, 3), 6: (6, 7), 7: (6, 8), 8: (7, 8)}

@@ -16,8 +16,9 @@ from emseg.data.sources import load_source
 from emseg.errors import InputError, RunError
 from emseg.records.run import FINISHED
 from emseg.settings import load_settings, merge, read_yaml
+from emseg.training.plan import RunPlan
 from emseg.training.record import RunRecord
-from emseg.training.run import load_or_make_augmented, train_model
+from emseg.training.run import train_model
 
 # Children are forked from a process that has everything imported, so that a kill costs milliseconds, not seconds.
 KILLED_AT_RANDOM = """
@@ -28,18 +29,18 @@ from mlflow import MlflowClient
 from emseg.data.sources import load_source
 from emseg.settings import load_settings
 from emseg.tracking.publish import live_mirror
-from emseg.training.run import load_or_make_augmented, train_model
+from emseg.training.plan import RunPlan
+from emseg.training.run import train_model
 torch.set_num_threads(1)
 settings = load_settings(sys.argv[1])
 source = load_source("cortex", Path(sys.argv[2]))
-augmented = load_or_make_augmented(settings, source, "weighted_unet", 0)
 folder, seed, kills = Path(sys.argv[3]), int(sys.argv[4]), 0
 random.seed(seed)
 for attempt in range(60):
     child = os.fork()
     if child == 0:
         with live_mirror() as mirror:
-            train_model("weighted_unet", settings, source, augmented, 0, seed, folder, after_epoch=mirror)
+            train_model(RunPlan("weighted_unet", 0, seed, settings, source), folder, after_epoch=mirror)
         os._exit(0)
     patience = random.uniform(0.05, 1.3) if attempt < 50 else 60
     until = time.monotonic() + patience
@@ -65,8 +66,7 @@ def with_changes(params, **training):
 
 
 def train(settings, source, folder, seed=0, **options):
-    augmented = load_or_make_augmented(settings, source, "weighted_unet", 0)
-    return train_model("weighted_unet", settings, source, augmented, 0, seed, folder, **options)
+    return train_model(RunPlan("weighted_unet", 0, seed, settings, source), folder, **options)
 
 
 def assert_same_run(first, second):

@@ -8,19 +8,20 @@ import torch
 from safetensors.torch import load_file
 
 from emseg.errors import InputError
+from emseg.evaluation.evaluate import calibrate_and_evaluate
 from emseg.inference import predict
+from emseg.models import build_model
 from emseg.records.run import FAILED, FINISHED
-from emseg.reporting.evaluation import evaluate_record
 from emseg.settings import Settings, merge
 from emseg.training.lineage import _CODE_AFTER_TRAINING
+from emseg.training.plan import RunPlan
 from emseg.training.record import RunRecord
-from emseg.training.run import augmented_of_record, load_or_make_augmented, train_model
+from emseg.training.run import train_model
 from emseg.training.trainer import TrainingDiverged
 
 
 def train(settings, source, folder, model="unet2", **options):
-    augmented = load_or_make_augmented(settings, source, model, 0)
-    return train_model(model, settings, source, augmented, 0, 0, folder, device=torch.device("cpu"), **options)
+    return train_model(RunPlan(model, 0, 0, settings, source), folder, device=torch.device("cpu"), **options)
 
 
 def weights(record):
@@ -70,8 +71,7 @@ def test_same_seed_same_weights_and_another_seed_others(tmp_path, tiny_settings,
     again = train(tiny_settings, source, tmp_path / "again")
     assert same(weights(first), weights(again))
     assert [row["train_loss"] for row in first.history()] == [row["train_loss"] for row in again.history()]
-    augmented = load_or_make_augmented(tiny_settings, source, "unet2", 0)
-    other = train_model("unet2", tiny_settings, source, augmented, 0, 1, tmp_path / "other")
+    other = train_model(RunPlan("unet2", 0, 1, tiny_settings, source), tmp_path / "other")
     assert not same(weights(first), weights(other))
 
 
@@ -140,14 +140,14 @@ def changed(settings, **training):
 
 def test_a_run_that_warps_every_crop_anew_makes_no_augmented_images(tmp_path, tiny_settings, source):
     settings = changed(tiny_settings, augmentation="fresh")
-    assert not len(load_or_make_augmented(settings, source, "unet2", 0).images)
+    assert not len(RunPlan("unet2", 0, 0, settings, source).augmented.images)
     record = train(settings, source, tmp_path / "run")
     assert record.read()["status"] == FINISHED
     assert record.read()["augmented_digest"] == "none"
-    scored = evaluate_record(record, source, augmented_of_record(record, source))
+    scored = calibrate_and_evaluate(record, source)
     stored = train(tiny_settings, source, tmp_path / "stored")
     assert record.read()["grey_levels"] == stored.read()["grey_levels"]
-    assert set(scored) == set(evaluate_record(stored, source, augmented_of_record(stored, source)))
+    assert set(scored) == set(calibrate_and_evaluate(stored, source))
 
 
 def test_divergence_stops_with_a_sentence_and_keeps_the_last_good_weights(tmp_path, tiny_settings, source):
@@ -160,7 +160,6 @@ def test_divergence_stops_with_a_sentence_and_keeps_the_last_good_weights(tmp_pa
             poisoned.append(True)
 
     poisoned = []
-    augmented = load_or_make_augmented(settings, source, "unet2", 0)
     import emseg.training.run as run
 
     honest = run.make_loss
@@ -172,7 +171,7 @@ def test_divergence_stops_with_a_sentence_and_keeps_the_last_good_weights(tmp_pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "make_loss", make_loss)
         with pytest.raises(TrainingDiverged, match=r"loss nan.*checkpoint of epoch 2 is kept"):
-            train_model("unet2", settings, source, augmented, 0, 0, tmp_path / "run", after_epoch=sabotage)
+            train_model(RunPlan("unet2", 0, 0, settings, source), tmp_path / "run", after_epoch=sabotage)
     record = RunRecord(tmp_path / "run")
     assert record.read()["status"] == FAILED
     assert "loss nan" in record.read()["message"]
@@ -242,21 +241,18 @@ def test_a_constant_prediction_is_flagged(tmp_path, tiny_settings, source):
     assert record.read()["collapsed"]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"crop": 65}, r"models.unet2.training.crop is 65 but sections are 64 x 64"),
-        ({"crop": 40}, None),
-    ],
-)
-def test_crops_are_checked_before_any_work(tmp_path, tiny_settings, source, change, message):
-    settings = changed(tiny_settings, **change)
-    if message is None:
-        train(settings, source, tmp_path / "run")
-        return
-    with pytest.raises(InputError, match=message):
-        train(settings, source, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize("model", ["unet2", "unet1"])
+def test_a_crop_larger_than_the_sections_is_the_largest_that_fits(tmp_path, tiny_settings, source, model):
+    settings = changed(tiny_settings, crop=256)
+    entry = settings.models[model].model_copy(update={"training": {}})
+    settings = settings.model_copy(update={"models": settings.models | {model: entry}})
+    plan = RunPlan(model, 0, 0, settings, source)
+    network = build_model(model, **entry.network.overrides())
+    assert plan.recipe.crop == max(s for s in range(1, 65) if network.is_valid_side(s + 2 * network.margin))
+    assert plan.notes == [f"crops are {plan.recipe.crop} pixels, not 256: the sections have 64 x 64 pixels"]
+    record = train_model(plan, tmp_path / "run")
+    assert record.read()["settings"]["training"]["crop"] == plan.recipe.crop
+    assert not RunPlan(model, 0, 0, tiny_settings, source).notes
 
 
 def test_valid_network_on_sections_smaller_than_its_context(tmp_path, tiny_settings, source):

@@ -1,63 +1,26 @@
 """Workers on a real PostgreSQL, started here on loopback as an unprivileged user."""
 
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
 
 import pytest
 import yaml
+from servers import POSTGRESQL, postgresql
 
 from emseg.data.sources import load_source
 from emseg.settings import load_settings, merge, read_yaml
 from emseg.tuning.study import open_study
 
-PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
-
 
 @pytest.fixture(scope="module")
 def database():
     """URL of an empty database; the server is stopped after."""
-    if not PROGRAMS:
+    if not POSTGRESQL:
         pytest.skip("no PostgreSQL here (Debian: apt-get install postgresql)")
-    programs = PROGRAMS[0].parent
-    folder = Path(tempfile.mkdtemp(prefix="emseg-postgresql-"))
-    # The server refuses to run as root.
-    user = {"user": "nobody"} if os.getuid() == 0 else {}
-    if user:
-        shutil.chown(folder, "nobody")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def run(*command):
-        subprocess.run(command, check=True, capture_output=True, cwd=folder, **user)
-
-    run(programs / "initdb", "-D", folder / "data", "-U", "lab", "--auth=trust", "--no-sync")
-    server = subprocess.Popen(
-        [programs / "postgres", "-D", folder / "data", "-p", str(port), "-h", "127.0.0.1", "-k", folder],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        **user,
-    )
-    try:
-        for _ in range(100):
-            asked = subprocess.run([programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True)
-            if asked.returncode == 0:
-                break
-            time.sleep(0.1)
-        run(programs / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "lab", "optuna")
-        yield f"postgresql+psycopg://lab@127.0.0.1:{port}/optuna"
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait()
-        shutil.rmtree(folder)
+    with postgresql("optuna") as url:
+        yield url
 
 
 WORKER = """

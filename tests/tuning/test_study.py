@@ -19,8 +19,8 @@ import yaml
 
 from emseg.errors import InputError
 from emseg.settings import load_settings, merge, read_yaml
+from emseg.training.plan import split_of
 from emseg.training.record import RunRecord
-from emseg.training.run import split_of
 from emseg.tuning.result import apply_best, trials_table
 from emseg.tuning.space import apply_point, gflop, starting_points, suggest
 from emseg.tuning.study import Events, count_trials, open_study, run_worker

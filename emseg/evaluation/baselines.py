@@ -6,32 +6,33 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from emseg.data.augmented import FoldData
+from emseg.data.labelled_sections import LabelledSections
 from emseg.metrics.scoring import score_stack
+from emseg.records.calibration import GreyThreshold
 
 THRESHOLD_BASELINE = "baseline: threshold"
 MAJORITY_BASELINE = "baseline: all interior"
 _SMOOTHINGS = (0.0, 1.0, 2.0)
 
 
-def score_baselines(data: FoldData) -> pd.DataFrame:
+def score_baselines(grey: GreyThreshold, test: LabelledSections) -> pd.DataFrame:
     """Scores per test section of a grey-level threshold and of the majority class.
 
-    The threshold baseline smooths the image with a Gaussian and thresholds it; both numbers are chosen for the
-    least pixel error on the validation sections.
+    Args:
+        grey: the threshold, fitted on validation sections.
+        test: the test sections.
 
     Returns:
         A row per baseline and section, columns as `score_stack` gives them and `model`.
     """
-    smoothing, level = fit_threshold(data.validation_images, data.validation_labels)
     predictions = {
-        THRESHOLD_BASELINE: threshold_prediction(data.test_images, smoothing, level),
-        MAJORITY_BASELINE: np.ones(data.test_labels.shape, bool),
+        THRESHOLD_BASELINE: threshold_prediction(test.images, grey.sigma, grey.level),
+        MAJORITY_BASELINE: np.ones(test.labels.shape, bool),
     }
     tables = []
     for model, predicted in predictions.items():
-        table = score_stack(predicted, data.test_labels)
-        table["section"] = data.test_sections
+        table = score_stack(predicted, test.labels)
+        table["section"] = test.numbers
         tables.append(table.assign(model=model))
     return pd.concat(tables, ignore_index=True)
 

@@ -1,24 +1,30 @@
 """Scores of a run against the metrics called by hand on its prediction."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from imperfect import imperfect_probability
 
+from emseg.data.sources import Source
 from emseg.errors import InputError
+from emseg.evaluation.calibrate import calibrate
+from emseg.evaluation.evaluate import calibrate_and_evaluate, evaluation_folder
 from emseg.inference import Predictor, predict
 from emseg.inference.agglomeration import learn_agglomeration
 from emseg.inference.segmenter import label_cells
 from emseg.metrics import pixel_error, v_info, v_rand, warping_error
-from emseg.reporting.evaluation import evaluate_record, evaluation_folder
+from emseg.records.checked import write_checked
+from emseg.reporting.evaluation_figures import draw_evaluation
 from emseg.tracking.packaging import open_package, segmenter_of_run, write_package
-from emseg.training.run import augmented_of_record, load_or_make_augmented, train_model
+from emseg.training.plan import RunPlan, parts_of_run
+from emseg.training.run import train_model
 
 
 def test_each_metric_has_the_threshold_that_is_best_for_it_on_validation_sections(tmp_path, tiny_settings, source):
-    augmented = load_or_make_augmented(tiny_settings, source, "unet2", 0)
-    record = train_model("unet2", tiny_settings, source, augmented, 0, 0, tmp_path / "run" / "training")
-    metrics = evaluate_record(record, source, augmented_of_record(record, source), with_figures=False)
+    record = train_model(RunPlan("unet2", 0, 0, tiny_settings, source), tmp_path / "run" / "training")
+    metrics = calibrate_and_evaluate(record, source)
     scores = pd.read_csv(evaluation_folder(record) / "scores.csv")
     network, normalization = record.load_network()
 
@@ -58,15 +64,13 @@ def knowing(monkeypatch, source):
 
 @pytest.fixture
 def record(tmp_path, tiny_settings, source):
-    augmented = load_or_make_augmented(tiny_settings, source, "residual_unet", 0)
-    return train_model("residual_unet", tiny_settings, source, augmented, 0, 0, tmp_path / "run" / "training")
+    return train_model(RunPlan("residual_unet", 0, 0, tiny_settings, source), tmp_path / "run" / "training")
 
 
 def test_agglomeration_learns_from_training_sections_alone(tmp_path, source, record, knowing):
-    augmented = augmented_of_record(record, source)
-    thresholded = evaluate_record(record, source, augmented, with_figures=False)
+    thresholded = calibrate_and_evaluate(record, source)
     assert thresholded["cells"] == "threshold"
-    metrics = evaluate_record(record, source, augmented, cells="agglomeration")
+    metrics = calibrate_and_evaluate(record, source, "agglomeration", draw_evaluation)
     training, test = (record.read()["split"][part] for part in ("training", "test"))
     agglomeration = learn_agglomeration([(knowing[training], source.labels[training])])
     closed = agglomeration.close_stack(knowing[test])
@@ -89,23 +93,43 @@ def test_agglomeration_learns_from_training_sections_alone(tmp_path, source, rec
         for found, section, probability in zip(cells, closed, knowing[test], strict=True):
             np.testing.assert_array_equal(found, label_cells(section > 0.5, probability, 0.5))
 
-    evaluate_record(record, source, augmented, with_figures=False)
+    calibrate_and_evaluate(record, source)
     assert segmenter_of_run(record.folder.parent).agglomeration is None
 
 
-def test_a_damaged_agglomeration_is_not_used(tmp_path, source, record, knowing):
-    evaluate_record(record, source, augmented_of_record(record, source), with_figures=False, cells="agglomeration")
+def test_damaged_rules_for_cells_are_not_used(tmp_path, source, record, knowing):
+    calibrate_and_evaluate(record, source, "agglomeration")
     write_package(record, tmp_path / "package")
-    (tmp_path / "package" / "agglomeration.json").write_text("{}")
+    file = tmp_path / "package" / "cells.json"
+    cells = json.loads(file.read_text())
+    write_checked(file, cells | {"agglomeration": {}})
     with pytest.raises(InputError, match="version 1 cannot be loaded"):
         open_package(tmp_path / "package", "version 1")
-    (tmp_path / "package" / "agglomeration.json").unlink()
-    with pytest.raises(InputError, match="version 1 cannot be loaded"):
+    file.write_text(json.dumps(cells | {"agglomeration": None}))
+    with pytest.raises(InputError, match=r"cells.json is damaged"):
         open_package(tmp_path / "package", "version 1")
+    file.unlink()
+    with pytest.raises(InputError, match=r"lack cells.json"):
+        open_package(tmp_path / "package", "version 1")
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_calibration_looks_at_validation_and_not_at_test_sections(source, record, knowing, part):
+    def calibrated(dataset):
+        record.update(data_digest=dataset.digest)
+        parts = parts_of_run(record, dataset)
+        found = calibrate(record, parts.training, parts.validation, "agglomeration")
+        return found.model_dump(exclude={"made_from"})
+
+    labels = source.labels.copy()
+    sections = list(record.read()["split"][part])
+    labels[sections] = ~labels[sections]
+    spoilt = Source(source.name, source.images, labels, source.test_images, source.test_labels)
+    assert (calibrated(spoilt) == calibrated(source)) == (part == "test")
 
 
 def test_a_network_that_tells_nothing_apart_teaches_no_agglomeration(source, record, monkeypatch):
     monkeypatch.setattr(Predictor, "section", lambda self, window: np.full(window[0].shape, 0.6, "f4"))
     with pytest.raises(InputError, match="use cells: threshold"):
-        evaluate_record(record, source, augmented_of_record(record, source), cells="agglomeration")
+        calibrate_and_evaluate(record, source, "agglomeration")
     assert not evaluation_folder(record).exists()

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-import emseg.reporting.comparison
+import emseg.evaluation.bootstrap
+from emseg.evaluation.bootstrap import group_models, holm, paired_difference, rank
 from emseg.metrics.scoring import Scores
-from emseg.reporting.comparison import group_models, holm, paired_difference, rank
 
 
 def scores(values, protocol="heldout", digest="d", metric="v_rand"):
@@ -112,6 +112,6 @@ def test_what_does_not_compare_is_refused_with_what_differs():
 
 
 def test_holm_example():
-    assert doctest.testmod(emseg.reporting.comparison).failed == 0
+    assert doctest.testmod(emseg.evaluation.bootstrap).failed == 0
     assert holm([]) == []
     assert holm([0.2]) == [0.2]
