@@ -139,7 +139,7 @@ def train(
 
         emseg train unet2
 
-        emseg train residual_unet --budget-minutes 20
+        emseg train weighted_unet --budget-minutes 20
 
         torchrun --nproc-per-node 4 -m emseg.cli train unet2
 
@@ -336,7 +336,10 @@ def publish(
     else:
         for folder, run_id in published.runs.items():
             version = published.versions.get(folder)
-            print(f"{folder}: MLflow run {run_id}" + (f", version {version} of emseg-membrane" if version else ""))
+            print(
+                f"{folder}: MLflow run {run_id}, "
+                + (f"version {version} of emseg-membrane" if version else "no version: it is not evaluated yet")
+            )
         for model, run_id in published.parents.items():
             print(f"{model}: mean over its folds and seeds in run {run_id}")
     for sentence in [*failed, *published.failed.values()]:
@@ -493,6 +496,8 @@ def promote(
         reason = f", by force: {decision.reason}" if decision.reason else ""
         before = f"version {decision.champion_before}" if decision.champion_before else "none"
         print(f"version {decision.version} {verdict}{reason}; champion before: {before}")
+        if not decision.promoted:
+            print(f"the limits are under promotion in {settings_file}; --force REASON promotes all the same")
     if not decision.promoted:
         raise typer.Exit(1)
 

@@ -290,7 +290,7 @@ def load_settings(path: str | Path = "params.yaml", assignments: list[str] | Non
     values = read_yaml(path)
     for assignment in assignments or []:
         assign(values, assignment)
-    return validate_settings(values, f"{path}: ")
+    return validate_settings(values, f"{path} with --set: " if assignments else f"{path}: ")
 
 
 def check_seed(seed: int) -> None:

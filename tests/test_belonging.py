@@ -113,3 +113,18 @@ def test_scores_of_the_calibration_before_are_refused(project, emseg):
     assert after["cells"] == "agglomeration"
     assert after["v_rand_thresholded"] == before["v_rand"]
     assert after["made_from"] == before["made_from"]
+
+
+def test_a_version_has_the_scores_of_the_last_evaluation(project, emseg):
+    assert emseg("publish", RUN)[0] == 0
+    assert emseg("publish", RUN)[0] == 0
+    (group,) = json.loads(emseg("registry", "--json")[1])
+    assert [version["version"] for version in group["versions"]] == [1]
+    assert emseg("calibrate", RUN, "--cells", "agglomeration")[0] == 0
+    assert emseg("evaluate", RUN)[0] == 0
+    assert emseg("publish", RUN)[0] == 0
+    (group,) = json.loads(emseg("registry", "--json")[1])
+    (version,) = group["versions"]
+    metrics = json.loads((project / RUN / "evaluation" / "metrics.json").read_text())
+    assert version["version"] == 2
+    assert version["metrics"]["v_rand"] == metrics["v_rand"]

@@ -203,7 +203,7 @@ BAD = {
     "no record": (["evaluate", "nowhere"], "nowhere holds no run record"),
     "no runs": (["leaderboard"], "no evaluated runs"),
     "nothing to publish": (["publish"], "no run records"),
-    "no version": (["promote", "9"], "no version 9 of emseg-membrane; nothing is registered yet"),
+    "no version": (["promote", "9"], "no version 9 of emseg-membrane; nothing is registered yet in sqlite:"),
     "nothing to promote": (["promote"], "no version is registered"),
     "no reason": (["promote", "1", "--force", " "], "--force needs a reason"),
     "no champion to go back to": (["rollback"], "no champion to go back to"),

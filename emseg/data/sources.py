@@ -72,7 +72,10 @@ def load_source(name: str, folder: str | Path = SOURCES_FOLDER) -> Source:
     if name == "synthetic":
         images, labels = make_synthetic()
         return _source(name, Labelled(images, labels))
-    raise InputError(f"no source named {name} in {folder}; bring it in with `emseg data add {name}`")
+    known = sorted(place.name for place in Path(folder).glob("*") if place.is_dir() and not place.name.startswith("."))
+    there = f"there are {', '.join(known)}; " if known else ""
+    add = f"emseg data add {name}" + ("" if name == "isbi2012" else " --from FOLDER")
+    raise InputError(f"no source named {name} in {folder}; {there}bring it in with `{add}`")
 
 
 def read_source(folder: Path, name: str) -> Source:

@@ -79,7 +79,7 @@ def make_boards(evaluations: list[Path], names: dict[Path, str] | None = None) -
         InputError: there are no evaluations, or one is damaged.
     """
     if not evaluations:
-        raise InputError("no evaluated runs here; run `make benchmark`, or `emseg train` and `emseg evaluate`")
+        raise InputError("no evaluated runs here; run `make benchmark`, or `emseg train`, `calibrate` and `evaluate`")
     groups: dict[tuple[str, str, str], list[Path]] = {}
     for folder in evaluations:
         _, metrics, _, _ = read_fitting(folder)

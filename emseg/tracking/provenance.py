@@ -116,7 +116,8 @@ def _commands(version: Version, facts: dict[str, Any], weights: str) -> list[str
     commands = [shlex.join(step) for step in steps]
     if facts["dataset"] != "synthetic":
         adding = shlex.join(["emseg", "data", "add", plain(facts["dataset"])])
-        commands.append(f"{adding}  # digest {plain(facts['data_digest'])}; or --from FOLDER")
+        origin = "" if facts["dataset"] == "isbi2012" else " --from FOLDER"
+        commands.append(f"{adding}{origin}  # digest {plain(facts['data_digest'])}")
     return [
         *commands,
         shlex.join(["emseg", "lineage", version.uri, "--settings", f"{folder}.yaml"]),

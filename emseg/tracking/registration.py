@@ -76,11 +76,21 @@ def register_delivered(client: MlflowClient, record: RunRecord, run_id: str, aga
     """`register_record` for who holds the record and has delivered it as the run `run_id`."""
     record_id = record.read()["id"]
     known = versions_of_record(client, record_id)[:1]
-    if again or not known:
+    if again or not known or _was_evaluated_again(known[0], record):
         for before in known:
             _require_same_weights(before, record)
         _register(client, record, run_id, known[0] if known else None)
     return settle_versions(client, record_id)
+
+
+def _was_evaluated_again(version: ModelVersion, record: RunRecord) -> bool:
+    """Whether a version holds other scores than its run has now; it is replaced then."""
+    metrics, _, _ = read_evaluation(evaluation_folder(record))
+    try:
+        registered = json.loads(version.tags[DESCRIPTION_TAG])["metrics"]
+    except (KeyError, ValueError, TypeError):
+        return False
+    return bool(registered != json.loads(json.dumps(metrics)))
 
 
 def settle_versions(client: MlflowClient, record_id: str) -> int:

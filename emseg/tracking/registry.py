@@ -32,7 +32,7 @@ from emseg.metrics.scoring import ALL_METRICS, Scores
 from emseg.text import plain
 from emseg.tracking.location import database_file
 from emseg.tracking.packaging import PACKAGE_FILES, open_package, require_digest
-from emseg.tracking.store import asking, reason_of, store_uri
+from emseg.tracking.store import asking, reason_of, store_name, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -168,7 +168,7 @@ def find_version(client: MlflowClient, reference: str, tell: Tell = say) -> Vers
     known = ", ".join(f"{v.number}{' (' + ', '.join(v.aliases) + ')' if v.aliases else ''}" for v in reversed(every))
     raise InputError(
         f"no version {plain(text or reference)} of {MODEL_NAME}; "
-        + (f"there are {known}" if known else "nothing is registered yet: run `emseg publish`")
+        + (f"there are {known}" if known else f"nothing is registered yet in {store_name()}: run `emseg publish`")
     )
 
 

@@ -271,7 +271,7 @@ def test_the_commands_of_lineage_make_the_champion_again_in_a_clean_clone(clone,
     subprocess.run(["git", "clone", "--quiet", clone.folder, again.folder], check=True)
     # The environment is this one already; the data are the lab's own, and come from where it keeps them.
     script = "set -e\n" + "\n".join(
-        line.partition("  #")[0] + (f" --from {clone.folder / 'data/sources/cortex'}" if "data add" in line else "")
+        line.partition("  #")[0].replace("--from FOLDER", f"--from {clone.folder / 'data/sources/cortex'}")
         for line in found["commands"]
         if line not in ("make environment", "source .venv/bin/activate")
     )
