@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -253,6 +255,32 @@ def live_mirror() -> Iterator[Any]:
         raise
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let Ctrl-C wait until a delivery is done: hit in the middle, a database leaves locks and tracebacks behind.
+
+    A second Ctrl-C does not wait.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
 class _LiveMirror:
     def __init__(self) -> None:
         self.client: MlflowClient | None = None
@@ -272,8 +300,9 @@ class _LiveMirror:
             return
         # Whatever the store does, training must not stop for it.
         try:
-            self.client = self.client or connect()
-            publish_record(self.client, self.record, is_training)
+            with _undisturbed():
+                self.client = self.client or connect()
+                publish_record(self.client, self.record, is_training)
         except Exception as error:
             self.broken = True
             reason = error if isinstance(error, InputError | RunError) else f"MLflow failed: {reason_of(error)}"
