@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -167,7 +166,6 @@ def read_delivery(record: RunRecord) -> Delivery:
     folder = evaluation_folder(record)
     with reading(record.folder.parent):
         facts = record.read()
-        _require_identity(facts)
         if record.weights_file.is_file():
             record.check_weights(facts)
         if not (facts["status"] == FINISHED and (folder / "metrics.json").is_file()):
@@ -231,14 +229,6 @@ def _epochs(record: RunRecord, facts: dict[str, Any]) -> list[tuple[int, int, di
         metrics = {_metric_name(key): value for key, value in row.items() if key != "epoch"}
         epochs.append((int(row["epoch"]), int(moment), metrics))
     return epochs
-
-
-def _require_identity(facts: dict[str, Any]) -> None:
-    if not re.fullmatch(r"[\w-]{1,64}", facts["id"], re.ASCII):
-        raise ValueError(f"its id is {plain(facts['id'])[:40]!r}")
-    for key in ("model", "dataset", "protocol", "data_digest"):
-        if not isinstance(facts[key], str) or not facts[key]:
-            raise ValueError(f"its {key} is {plain(facts[key])[:40]!r}")
 
 
 @contextmanager
