@@ -1,12 +1,20 @@
-# make benchmark [DATA=synthetic] [PROFILE=default]   train, score, track and rank the models
-# make report [DATA=...] [PROFILE=...]                write the results of a benchmark to reports/
-# make ui                                             the MLflow UI on the local store
-# make test | lint | format | speed                   for developers
+# make benchmark [DATA=synthetic] [PROFILE=default] [SET="KEY=VALUE ..."]   train, score, track and rank the models
+# make report [DATA=...] [PROFILE=...] [SET=...]   write the results of a benchmark to reports/
+# make ui                                          the MLflow UI on the local store
+# make test | lint | format | speed                for developers
+
+# Without options a benchmark runs here; else in projects/DATA-PROFILE, a project of its own. Its settings are those of
+# the profile and of SET, and are written anew each time; its data come from data/sources here, where they are.
 
 DATA ?= synthetic
 PROFILE ?= $(if $(filter synthetic,$(DATA)),default,quick)
 PYTHON ?= python3
+SET ?=
 BIN := $(CURDIR)/.venv/bin
+HERE := $(and $(filter synthetic,$(DATA)),$(filter default,$(PROFILE)),$(if $(strip $(SET)),,yes))
+PROJECT := projects/$(DATA)-$(PROFILE)
+PROFILE_OPTION := $(if $(filter default,$(PROFILE)),,--profile "$(PROFILE)")
+FROM := $(if $(wildcard data/sources/$(DATA)/*),--from "../../data/sources/$(DATA)" --overwrite,)
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -30,23 +38,28 @@ environment: .venv/installed
 	@test -e .git || printf '[core]\n    no_scm = true\n' > .dvc/config.local
 
 benchmark: environment
-ifeq ($(PROFILE),default)
-ifneq ($(DATA),synthetic)
-	$(error PROFILE=default is for synthetic sections; use PROFILE=quick, best or paper with DATA=$(DATA))
-endif
+ifneq ($(HERE),)
 	dvc repro
 	emseg leaderboard runs/benchmark
 else
-	folder="$$(python -m pipelines.workspace "$(DATA)" "$(PROFILE)")" && cd "$$folder" && dvc repro && \
-		emseg leaderboard runs/benchmark
+	rm -f "$(PROJECT)/params.yaml" "$(PROJECT)/profiles.yaml" "$(PROJECT)/dvc.yaml"
+	emseg init "$(PROJECT)" --data "$(DATA)" $(PROFILE_OPTION)
+ifneq ($(strip $(SET)),)
+	cd "$(PROJECT)" && emseg set $(SET)
+endif
+ifneq ($(DATA),synthetic)
+	cd "$(PROJECT)" && emseg data add "$(DATA)" $(FROM)
+endif
+	cd "$(PROJECT)" && dvc repro && emseg leaderboard runs/benchmark
 endif
 
 report: environment
-	python -m pipelines.report "$(if $(filter default,$(PROFILE)),runs/benchmark,workspaces/$(DATA)-$(PROFILE)/runs)" \
-		"reports/$(DATA)-$(PROFILE)" --title "$(DATA), profile $(PROFILE)" \
-		--command "make benchmark DATA=$(DATA) PROFILE=$(PROFILE)"
+	emseg report "$(if $(HERE),runs/benchmark,$(PROJECT)/runs/benchmark)" "reports/$(DATA)-$(PROFILE)" \
+		--title "$(DATA), profile $(PROFILE)" \
+		--command 'make benchmark DATA=$(DATA) PROFILE=$(PROFILE)$(if $(strip $(SET)), SET="$(strip $(SET))")'
 
 speed: environment
+	python -m benchmarks.reading
 	python -m benchmarks.separation
 	python -m benchmarks.augmentation
 	python -m benchmarks.training

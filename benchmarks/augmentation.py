@@ -6,8 +6,8 @@ import numpy as np
 from skimage.transform import AffineTransform, warp
 
 from benchmarks.common import print_machine, sections
-from emseg.data.augmentation import augment_sections
 from emseg.data.separation import separation_distance
+from emseg.data.warp import augment_sections
 from emseg.settings import load_settings
 
 TRIPLES = 1000

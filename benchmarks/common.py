@@ -12,10 +12,11 @@ import torch
 from emseg.data.sources import Source, read_source
 from emseg.data.synthetic import make_synthetic
 from emseg.evaluation.evaluate import calibrate_and_evaluate
+from emseg.inference.device import device_name
+from emseg.records.lineage import describe_lineage
+from emseg.records.record import RunRecord
 from emseg.settings import profile_values, validate_settings
-from emseg.training.lineage import describe_lineage
 from emseg.training.plan import RunPlan
-from emseg.training.record import RunRecord
 from emseg.training.run import train_model
 
 
@@ -57,5 +58,5 @@ def seconds(call: Callable[[], Any], repeats: int) -> float:
 
 def print_machine() -> None:
     """One line about the machine."""
-    lineage = describe_lineage(torch.device("cpu"))
-    print(f"{lineage['device']}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    lineage = describe_lineage(device_name(torch.device("cpu")), torch.get_num_threads())
+    print(f"{lineage.device}, torch {torch.__version__}, {torch.get_num_threads()} threads")

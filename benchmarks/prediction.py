@@ -39,7 +39,7 @@ def main() -> None:
     corners = seconds(lambda: predict(network, images, mode="average", precision="auto"), 3)
     print(
         f"unet1, 16 base channels, overlap_tile: {images.size / 1e6 / once:.2f} megapixels/s, "
-        f"{corners / once:.2f} times the study's four averaged corner tiles"
+        f"{corners / once:.2f} times the reference's four averaged corner tiles"
     )
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import tifffile
 
 from benchmarks.common import print_machine, sections, trained_run
-from emseg.tracking.registration import register_record
-from emseg.tracking.registry import registry_lock, set_champions
+from emseg.registry.champions import registry_lock, set_champions
+from emseg.registry.register import register_record
 from emseg.tracking.store import connect
 
 SIDE = 256

@@ -17,17 +17,16 @@ import torch.nn.functional as F  # noqa: N812
 from benchmarks.common import print_machine, seconds, sections
 from emseg.data.normalization import Normalization
 from emseg.data.sources import Source
-from emseg.inference.precision import autocast
+from emseg.inference.device import autocast, available_device
 from emseg.models import build_model
+from emseg.records.record import RunRecord
 from emseg.settings import Settings, profile_values, validate_settings
-from emseg.tracking.publish import live_mirror
+from emseg.tracking.live import live_mirror
 from emseg.training.cost import flop_per_crop
-from emseg.training.distributed import available_device
 from emseg.training.plan import RunPlan
-from emseg.training.record import RunRecord
 from emseg.training.run import train_model
 
-MODELS = ("dmcn", "weighted_unet", "unet2", "residual_unet", "supervised_unet")
+MODELS = ("dmcn", "weighted_unet", "unet2", "residual_unet", "deeply_supervised_unet")
 COMPILED = "unet2"
 STEPS = 24
 

@@ -15,17 +15,18 @@ from unittest.mock import patch
 
 import optuna
 
-import emseg.tuning.study as study_module
+import emseg.tuning.worker as worker
 from benchmarks.common import print_machine, sections
 from emseg.data.sources import Source
+from emseg.records.record import RunRecord
 from emseg.settings import Settings, profile_values, validate_settings
-from emseg.tracking.tuning import StudyMirror
+from emseg.tracking.study_mirror import StudyMirror
 from emseg.training.plan import RunPlan
-from emseg.training.record import RunRecord
 from emseg.training.run import train_model
 from emseg.tuning.report import trial_tflop
 from emseg.tuning.space import suggest
-from emseg.tuning.study import EPOCHS, Events, best_of, open_study, run_worker, score_network
+from emseg.tuning.study import EPOCHS, best_of, open_study
+from emseg.tuning.worker import Events, run_worker, score_network
 
 TRIALS = 16
 
@@ -91,8 +92,8 @@ def run_study(name: str, settings: Settings, source: Source, points: list[dict[s
     accounts = Accounts()
     started = time.perf_counter()
     with (
-        patch.object(study_module, "train_model", accounts.train),
-        patch.object(study_module, "score_network", accounts.score),
+        patch.object(worker, "train_model", accounts.train),
+        patch.object(worker, "score_network", accounts.score),
     ):
         run_worker(study, settings, source, Events(mirror.began, mirror.epoch, mirror.ended))
     wall = time.perf_counter() - started

@@ -19,8 +19,8 @@ from benchmarks.common import print_machine, sections, trained_run
 CHANNELS = 32
 SEGMENT = """
 import dataclasses, resource, sys
-from emseg.inference.volume import segment_file
-from emseg.tracking.packaging import segmenter_of_run
+from emseg.segmentation.volume import segment_file
+from emseg.registry.package import segmenter_of_run
 
 def megabytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

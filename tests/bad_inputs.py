@@ -53,7 +53,7 @@ def png_bomb() -> bytes:
 
 def rgb() -> bytes:
     """A TIFF in colour."""
-    return tiff_bytes(data=np.zeros((32, 32, 3), np.uint8), photometric="rgb")
+    return tiff_bytes(data=np.full((32, 32, 3), (200, 10, 10), np.uint8), photometric="rgb")
 
 
 FILES = {
@@ -63,19 +63,21 @@ FILES = {
     "broken-chain.tif": (tiff_bytes(data=np.stack([SECTION] * 5), compression="zlib")[:-200], "truncated"),
     "half-header.tif": (tiff_bytes()[:6], "not readable"),
     "bomb.tif": (bomb(), "200000"),
-    "bomb.png": (png_bomb(), "not readable"),
+    "bomb.png": (png_bomb(), "100000 x 100000"),
     "rgb.tif": (rgb(), "in colour"),
     "channels.tif": (
-        tiff_bytes(data=np.stack([SECTION] * 3), metadata={"axes": "CYX"}, imagej=True),
-        "axes CYX",
+        tiff_bytes(data=np.stack([[SECTION] * 3] * 2), metadata={"axes": "ZCYX"}, imagej=True),
+        "axes ZCYX",
     ),
-    "times.tif": (tiff_bytes(data=np.stack([SECTION] * 3), metadata={"axes": "TYX"}, imagej=True), "axes TYX"),
     "double.tif": (tiff_bytes(data=SECTION.astype(np.float64)), "float64"),
-    "signed.tif": (tiff_bytes(data=SECTION.astype(np.int32)), "int32"),
+    "signed.tif": (tiff_bytes(data=SECTION.astype(np.int32) - 1000), "values go from -1000"),
+    "wide.tif": (tiff_bytes(data=SECTION.astype(np.uint32) * 1000), "grey levels from 0 to 65,535"),
     "four.tif": (tiff_bytes(data=np.zeros((2, 3, 16, 16), np.uint8)), "axes"),
     "nan.tif": (tiff_bytes(data=np.full((16, 16), np.nan, np.float32)), "NaN"),
     "truncated.png": (b"\x89PNG\r\n\x1a\n\x00\x00", "not readable"),
-    "section.jpg": (b"\xff\xd8\xff", "not a TIFF or PNG"),
+    "section.jpg": (b"\xff\xd8\xff", "JPEG changes grey levels"),
+    "section.bmp": (b"BM", "BMP is not read; what is read: TIFF"),
+    "archive.npz": (b"PK", "save the array in it as .npy"),
 }
 """Name: (content, a part of the sentence)."""
 
@@ -90,5 +92,5 @@ def write_mixed_folder(folder: Path) -> Path:
 
 def write_colour_png(path: Path) -> Path:
     """A PNG in colour."""
-    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(path)
+    Image.fromarray(np.full((16, 16, 3), (200, 10, 10), np.uint8)).save(path)
     return path

@@ -1,19 +1,26 @@
 import os
 import shutil
 import sys
+import uuid
 from pathlib import Path
 
 import hypothesis
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
+from evaluated import rewrite
 
 from emseg.cli import main
+from emseg.data.io.stack import write_stack
 from emseg.data.sources import Source, read_source
-from emseg.data.stack import write_stack
 from emseg.data.synthetic import make_synthetic
+from emseg.evaluation.evaluate import calibrate_and_evaluate
+from emseg.records.record import RunRecord
 from emseg.settings import Settings, load_settings, merge, read_yaml
+from emseg.training.plan import RunPlan
+from emseg.training.run import train_model
 
 PROJECT = Path(__file__).parents[1]
 
@@ -39,7 +46,7 @@ TINY = {
         "weighted_unet": {"network": {"base_channels": 2, "depth": 2}},
         "unet2": {"network": {"base_channels": 2, "depth": 2}},
         "residual_unet": {"network": {"base_channels": 2, "depth": 1}, "loss": "bce"},
-        "supervised_unet": {"network": {"base_channels": 2, "depth": 1}, "loss": "bce"},
+        "deeply_supervised_unet": {"network": {"base_channels": 2, "depth": 1}, "loss": "bce"},
     },
 }
 
@@ -152,3 +159,49 @@ def emseg(monkeypatch, capsys):
         return code, printed.out, printed.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """Runs made once in a session, by what they are; tests work on copies."""
+    return {}
+
+
+@pytest.fixture
+def evaluated(tmp_path, tmp_path_factory, tiny_settings, source, trained):
+    """A function that gives an evaluated tiny run of a network: evaluated(seed, neighbours) -> record."""
+
+    def make(seed=0, neighbours=0):
+        if (seed, neighbours) not in trained:
+            values = tiny_settings.model_dump()
+            changes = (
+                {"network": {"neighbours": neighbours}, "training": {"augmentation": "fresh"}} if neighbours else {}
+            )
+            merge(values["models"]["residual_unet"], changes)
+            settings = Settings.model_validate(values)
+            folder = tmp_path_factory.mktemp("trained") / "run"
+            record = train_model(RunPlan("residual_unet", 0, seed, settings, source), folder / "training")
+            calibrate_and_evaluate(record, source)
+            trained[seed, neighbours] = folder
+        folder = tmp_path / "runs" / f"seed{seed}"
+        shutil.copytree(trained[seed, neighbours], folder)
+        record = RunRecord(folder / "training")
+        # Tests run wherever the working tree is in whatever state.
+        lineage = record.read().lineage.model_copy(update={"git_commit": "c" * 40, "git_dirty": False})
+        record.update(id=uuid.uuid4().hex, lineage=lineage)
+        rewrite(folder)
+        return record
+
+    return make
+
+
+@pytest.fixture
+def rescored():
+    """A function that changes a record's scores per section: rescored(record, v_rand=[...])."""
+
+    def change(record, **columns):
+        run = record.folder.parent
+        rewrite(run, pd.read_csv(run / "evaluation" / "scores.csv").assign(**columns))
+        return record
+
+    return change

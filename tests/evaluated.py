@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from emseg.files import write_json
 from emseg.metrics import score_stack
 from emseg.metrics.scoring import Scores
 from emseg.records.calibration import CELLS_FILE, read_calibration
-from emseg.records.checked import write_checked
-from emseg.records.evaluation import write_metrics
-from emseg.records.run import made_from
+from emseg.records.checked import CHECKSUM, checksum, write_checked
+from emseg.records.evaluation import METRICS_FILE, Evaluation, write_evaluation
+from emseg.records.record import RunRecord
+from emseg.records.run import Run
 from emseg.settings import load_settings
 
 PROJECT = Path(__file__).parents[1]
@@ -86,39 +88,50 @@ def make_run(folder, name, error, protocol="heldout", seed=0, model="unet2", var
     table["section"] += len(table) * facts["fold"]
     table["v_rand_oracle"], table["v_info_oracle"] = table["v_rand"], table["v_info"]
     scores = Scores(protocol, facts["data_digest"], table)
-    write_checked(run / "training" / "record.json", facts)
+    record = Run.model_validate(facts)
+    write_checked(run / "training" / "record.json", record)
     (run / "training" / "history.csv").write_text("epoch,train_loss,validation_pixel_error\n1,0.5,0.2\n2,0.3,0.1\n")
     table.to_csv(run / "evaluation" / "scores.csv", index=False)
     table.assign(model="baseline: threshold").to_csv(run / "evaluation" / "baselines.csv", index=False)
-    metrics = {
+    evaluation = Evaluation(
         **{key: facts[key] for key in ("model", "dataset", "protocol", "data_digest", "fold", "seed", "parameters")},
-        "leaks": scores.leaks,
-        "sections": len(table),
-        "pixel_threshold": 0.5,
-        "cells": "threshold",
-        "threshold": 0.7,
-        "v_info_threshold": 0.7,
-        "oracle_threshold": 0.7,
-        "collapsed": False,
-        "epochs": 2,
-        "seconds_per_epoch": facts["seconds_per_epoch"],
-        **scores.summary(),
-    }
-    write_metrics(run / "evaluation", metrics, facts, "0" * 64)
+        leaks=scores.leaks,
+        sections=len(table),
+        pixel_threshold=0.5,
+        cells="threshold",
+        threshold=0.7,
+        v_info_threshold=0.7,
+        oracle_threshold=0.7,
+        collapsed=False,
+        epochs=2,
+        seconds_per_epoch=facts["seconds_per_epoch"],
+        metrics=scores.summary(),
+        made_from=record.made_from,
+        calibration="0" * 64,
+        files={},
+    )
+    write_evaluation(run / "evaluation", evaluation)
     return table
 
 
 def rewrite(run, table=None, **changes):
     """Change the scores per section of a run, or entries of its metrics.json, as an evaluation would have written."""
     folder = run / "evaluation"
-    metrics = json.loads((folder / "metrics.json").read_text())
-    facts = json.loads((run / "training" / "record.json").read_text())
+    record = RunRecord.open(run).read()
+    values = json.loads((folder / METRICS_FILE).read_text())
     if table is not None:
         table.to_csv(folder / "scores.csv", index=False)
-        metrics |= Scores(metrics["protocol"], metrics["data_digest"], table).summary()
-    checksum = metrics["calibration"]
+        summary = Scores(values["protocol"], values["data_digest"], table).summary()
+        values |= {name: interval.model_dump() for name, interval in summary.items()}
     if (run / CELLS_FILE).is_file():
         cells = json.loads((run / CELLS_FILE).read_text())
-        write_checked(run / CELLS_FILE, cells | {"made_from": made_from(facts)})
-        checksum = read_calibration(run, facts)[1]
-    write_metrics(folder, metrics | changes, facts, checksum)
+        write_values(run / CELLS_FILE, cells | {"made_from": record.made_from.model_dump()})
+        values["calibration"] = read_calibration(run, record)[1]
+    values |= changes | {"made_from": record.made_from}
+    write_evaluation(folder, Evaluation.model_validate({k: v for k, v in values.items() if k != CHECKSUM}))
+
+
+def write_values(path, values):
+    """Write JSON-like values, whatever they are, under a right checksum."""
+    values = {key: value for key, value in values.items() if key != CHECKSUM}
+    write_json(path, values | {CHECKSUM: checksum(values)})

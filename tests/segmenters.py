@@ -7,8 +7,8 @@ import torch
 
 from emseg.data.normalization import Normalization, grey_levels
 from emseg.inference import Predictor
-from emseg.inference.segmenter import Segmenter
 from emseg.models import build_model
+from emseg.segmentation.segmenter import Segmenter
 
 
 def small_segmenter(images: np.ndarray) -> Segmenter:

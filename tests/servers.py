@@ -1,4 +1,4 @@
-"""Real servers on loopback: MLflow's, PostgreSQL's, and one that refuses what it is told to refuse."""
+"""Real servers on loopback: MLflow's, PostgreSQL's, one of files, and one that refuses what it is told to refuse."""
 
 import http.client
 import os
@@ -123,3 +123,46 @@ def refusing(address, status, parts):
     finally:
         server.shutdown()
         server.server_close()
+
+
+class FileServer:
+    """Files by path, as a web server gives them: whole, or from a byte on.
+
+    Attributes:
+        address: such as http://127.0.0.1:8000.
+        files: path to content; may change.
+        cut_after: bytes of an answer after which the connection breaks off; None: never.
+        asked: (path, first byte) of every request.
+    """
+
+    def __init__(self, files):
+        self.files, self.cut_after, self.asked = dict(files), None, []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+                outer.asked.append((self.path, start))
+                content = outer.files.get(self.path)
+                if content is None:
+                    return self.send_error(404)
+                if start >= len(content) > 0:
+                    return self.send_error(416)
+                self.send_response(206 if start else 200)
+                self.send_header("Content-Length", str(len(content) - start))
+                self.end_headers()
+                return self.wfile.write(content[start:][: outer.cut_after])
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()

@@ -4,9 +4,9 @@ import json
 import shutil
 
 import pytest
-from evaluated import rewrite
+from evaluated import rewrite, write_values
 
-from emseg.data.stack import write_stack
+from emseg.data.io.stack import write_stack
 
 RUN = "runs/single/dmcn-fold0-seed0"
 SHORT = ("--set", "training.epochs=1")
@@ -67,9 +67,7 @@ def test_scores_that_were_edited_are_refused(project, emseg, change):
         file = project / RUN / "training" / "record.json"
         record = json.loads(file.read_text())
         record["split"]["test"] = [0, 1]
-        from emseg.records.checked import write_checked
-
-        write_checked(file, record)
+        write_values(file, record)
         reason = "holds scores of another run than the one beside it (split differ)"
     else:
         rewrite(project / RUN, **({"fold": 1} if change == "fold" else {"protocol": "kfold"}))

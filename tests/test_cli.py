@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emseg.data.stack import read_stack, write_stack
-from emseg.training.record import RunRecord
+from emseg.data.io.stack import read_stack, write_stack
+from emseg.records.record import RunRecord
 
 
 @pytest.fixture
@@ -55,12 +55,58 @@ def test_train_evaluate_leaderboard_publish(project, emseg):
     row = rows[0]
     assert {"baseline: threshold", "baseline: all interior"} <= {entry["model"] for entry in rows}
     assert row["dice"] == pytest.approx(scores["dice"]["mean"], abs=1e-6)
-    assert not [entry["model"] for entry in rows if entry["model"].startswith("study")]
+    assert not [entry["model"] for entry in rows if entry["model"].startswith("reference")]
     assert "unet2" in (project / "board.csv").read_text()
     assert "| unet2 | heldout |" in (project / "board.md").read_text()
     first, again = (json.loads(emseg("publish", "--json")[1]) for _ in range(2))
     assert first == again
     assert list(first["versions"].values()) == [1]
+
+
+def test_an_evaluation_says_what_its_numbers_mean(project, emseg):
+    code, _, err = emseg("train", "unet2", "--set", "training.epochs=1")
+    assert code == 0
+    assert err.count("warping 12 images of 5 sections") == 1
+    assert emseg("calibrate", "runs/single/unet2-fold0-seed0")[0] == 0
+    code, out, _ = emseg("evaluate", "runs/single/unet2-fold0-seed0")
+    assert code == 0
+    metrics = json.loads((project / "runs/single/unet2-fold0-seed0/evaluation/metrics.json").read_text())
+    assert f"at {metrics['threshold']:g} for V_rand and {metrics['v_info_threshold']:g} for V_info" in out
+    assert "95 % bootstrap" in out
+    higher, lower = out.split("Lower is better")
+    lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}
+    assert lines.keys() == {name for name, value in metrics.items() if isinstance(value, dict) and "mean" in value}
+    for name, line in lines.items():
+        assert f"{metrics[name]['mean']:.4f} [{metrics[name]['low']:.4f}, {metrics[name]['high']:.4f}]" in line
+        assert line.rstrip()[-1].isalpha()
+        assert line in (lower if "error" in name or name.startswith("vi_") else higher)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["registry"],
+        ["promote", "--dry-run"],
+        ["lineage", "models:/emseg-membrane@champion"],
+        ["predict", "data/sources/cortex/images.tif", "out.tif"],
+        ["predict", "data/sources/cortex/images.tif", "out.tif", "--model", "0" * 32],
+        ["serve"],
+        ["leaderboard"],
+    ],
+    ids=" ".join,
+)
+def test_a_look_where_there_is_no_store_makes_none(project, emseg, monkeypatch, arguments):
+    (project / "mlflow.db").unlink()
+    (project / ".git").mkdir()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    before = {path for path in project.rglob("*") if path.suffix != ".lock"}
+    code, out, err = emseg(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert (
+        arguments == ["leaderboard"] or f"no {project / 'mlflow.db'}; `emseg train` and `emseg publish` make it" in err
+    )
+    assert {path for path in project.rglob("*") if path.suffix != ".lock"} == before
 
 
 def test_from_run_to_champion_to_segmented_sections(project, emseg, stack):
@@ -70,7 +116,7 @@ def test_from_run_to_champion_to_segmented_sections(project, emseg, stack):
         assert emseg("calibrate", run)[0] == 0
         assert emseg("evaluate", run)[0] == 0
         record = RunRecord(project / run / "training")
-        record.update(lineage=record.read()["lineage"] | {"git_commit": "c" * 40, "git_dirty": False})
+        record.update(lineage=record.read().lineage.model_copy(update={"git_commit": "c" * 40, "git_dirty": False}))
     assert emseg("publish")[0] == 0
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(text.replace("minimum_sections: 5", "minimum_sections: 2"))
@@ -151,11 +197,11 @@ def test_data_check_reports_and_refuses(tmp_path, stack, emseg):
     for fact in ("9 sections of 64 x 64 pixels, uint8", "values 0, 255", "cell interior", "median", "contrast"):
         assert fact in out
     write_stack(tmp_path / "bad" / "images.tif", stack[0])
-    write_stack(tmp_path / "bad" / "labels.tif", 255 - stack[1])
+    write_stack(tmp_path / "bad" / "labels.tif", stack[1][::-1])
     code, out, err = emseg("data", "check", tmp_path / "bad", "--json")
     assert code == 2
-    assert "inverted" in err
-    assert "inverted" in json.loads(out)["problems"][0]
+    assert "label 0" in err
+    assert "label 0" in json.loads(out)["problems"][0]
 
 
 BAD = {
@@ -171,7 +217,9 @@ BAD = {
     "negative steps": (["train", "unet2", "--maximum-steps", "-1"], "--maximum-steps is at least 1"),
     "negative seed": (["train", "unet2", "--seed", "-1"], "--seed is a whole number from 0 to 4294967295"),
     "endless seed": (["train", "unet2", "--seed", "9" * 20], "--seed is a whole number"),
-    "negative seed of a study": (["tune", "--seed", "-1"], "--seed is a whole number"),
+    "negative seed of a study": (["tune", "run", "--seed", "-1"], "--seed is a whole number"),
+    "no study to take over": (["tune", "apply"], "there is no study cortex-unet2 here; begin it with `emseg tune run`"),
+    "no study to report": (["tune", "report", "found", "--name", "mine"], "there is no study mine here"),
     "broken value": (["train", "unet2", "--set", "training.epochs=["], "'training.epochs=[' is not YAML"),
     "prediction of another padding": (
         ["train", "unet2", "--set", "training.prediction=average"],
@@ -194,7 +242,7 @@ BAD = {
         "models.unet2.network has",
     ),
     "a depth of the space leaves one pixel": (
-        ["tune", "--set", "tuning.space.depth.high=5"],
+        ["tune", "run", "--set", "tuning.space.depth.high=5"],
         "models.unet2.training.crop: 32 x 32 pixels",
     ),
     "unknown source": (["train", "unet2", "--set", "data.source=nobody"], "no source named nobody"),
@@ -214,7 +262,7 @@ BAD = {
     "no champion": (["predict", "data/sources/cortex/images.tif", "out.tif"], "nothing is registered yet"),
     "no model": (["predict", "data/sources/cortex/images.tif", "out.tif", "--model", "nowhere"], "no model nowhere"),
     "no budget": (["train", "unet2", "--budget-minutes", "0"], "budget_minutes"),
-    "no folder": (["data", "check", "nowhere"], "nowhere is not a folder"),
+    "no folder": (["data", "check", "nowhere"], "nowhere does not exist"),
     "no origin": (["data", "add", "mine"], "--from FOLDER"),
 }
 
@@ -252,7 +300,7 @@ def test_ctrl_c_is_one_line_and_exit_code_130(project, stage):
     else:
         job = "{model: dmcn, data: cortex, protocol: heldout, set: {training: {epochs: 100000}}}"
         (project / "jobs.yaml").write_text(f"- {job}\n")
-        command = ["-m", "pipelines.jobs", "jobs.yaml", "--out", "out"]
+        command = ["-m", "emseg.cli", "jobs", "jobs.yaml", "--out", "out"]
         history = project / "out/runs/cortex-default-heldout/dmcn-fold0-seed0/training/history.csv"
     process = subprocess.Popen(
         [sys.executable, *command], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -7,16 +7,17 @@ import zlib
 import pytest
 import torch
 from damage import damaged_bytes, damaged_values
+from evaluated import write_values
 
 from emseg.errors import InputError, RunError
 from emseg.evaluation.evaluate import calibrate_and_evaluate
-from emseg.records.checked import write_checked
+from emseg.records.bundle import pack_run, unpack_run
 from emseg.records.evaluation import read_fitting
+from emseg.records.record import RunRecord
+from emseg.registry.package import segmenter_of_run
 from emseg.settings import Settings, merge
-from emseg.tracking.packaging import segmenter_of_run
-from emseg.training.bundle import pack_run, unpack_run
 from emseg.training.plan import RunPlan
-from emseg.training.record import RunRecord
+from emseg.training.recorder import Recorder
 from emseg.training.run import train_model
 
 FILES = (
@@ -42,8 +43,8 @@ def made(tmp_path_factory):
     """An evaluated run with cells by agglomeration, made once."""
     from conftest import PROJECT, TINY
 
+    from emseg.data.io.stack import write_stack
     from emseg.data.sources import read_source
-    from emseg.data.stack import write_stack
     from emseg.data.synthetic import make_synthetic
     from emseg.settings import read_yaml
 
@@ -115,7 +116,7 @@ def test_odd_values_under_a_right_checksum_are_no_traceback(run, file):
     values = json.loads((run / file).read_text())
     for _, odd in damaged_values(values, seed=len(file), count=60):
         if isinstance(odd, dict):
-            write_checked(run / file, odd)
+            write_values(run / file, odd)
             outcomes(run)
 
 
@@ -123,7 +124,7 @@ def test_odd_rules_for_cells_are_no_traceback(run):
     cells = json.loads((run / "cells.json").read_text())
     refused = 0
     for _, odd in damaged_values(cells["agglomeration"], seed=5, count=60):
-        write_checked(run / "cells.json", cells | {"agglomeration": odd})
+        write_values(run / "cells.json", cells | {"agglomeration": odd})
         refused += outcomes(run)["model"] is not None
     # Another finite number is a rule like any other.
     assert refused > 40
@@ -169,9 +170,9 @@ def test_a_damaged_bundle_is_no_traceback_and_leaves_nothing(made, tmp_path):
 
 
 def test_a_damaged_checkpoint_never_changes_the_weights(made, tmp_path):
-    record = RunRecord(tmp_path / "run")
+    record = Recorder(tmp_path / "run")
     shutil.copytree(made / "training", record.folder)
-    facts = record.read()
+    run = record.read()
     record.update(status="running", finished=None)
     state = {"epoch": 1, "state": {"epoch": 1}, "network": {"weight": torch.arange(2000.0)}, "average": None}
     file = record.folder / "checkpoint.pt"
@@ -181,4 +182,4 @@ def test_a_damaged_checkpoint_never_changes_the_weights(made, tmp_path):
         file.write_bytes(content)
         found = record.load_checkpoint()
         assert found is None or torch.equal(found["network"]["weight"], state["network"]["weight"]), name
-    assert record.read()["id"] == facts["id"]
+    assert record.read().id == run.id

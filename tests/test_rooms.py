@@ -13,21 +13,25 @@ import emseg
 PACKAGE = Path(emseg.__file__).parent
 FLOORS = (
     ("errors", "files", "text"),
-    ("settings_base", "settings_file", "settings_tuning", "settings"),
+    ("settings",),
     ("metrics", "models"),
     ("data",),
-    ("inference", "records"),
-    ("training",),
+    ("records",),
+    ("inference",),
+    ("training", "segmentation"),
+    ("tracking",),
     ("evaluation",),
     ("reporting",),
-    ("tracking", "tuning"),
+    ("tuning", "registry"),
+    ("project",),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 MAY_IMPORT = {
-    "mlflow": {"tracking"},
+    "mlflow": {"registry", "tracking"},
     "optuna": {"tuning", "tracking"},
     "dvc": {"tracking"},
+    "torch": {"data", "evaluation", "inference", "models", "registry", "segmentation", "training", "tuning"},
     "matplotlib": {"reporting", "tuning"},
 }
 """Packages that a machine which only trains may lack, and the rooms that need them."""
@@ -70,7 +74,7 @@ def test_nothing_needs_a_system_with_posix():
         "metrics",
         "training.run",
         "evaluation.evaluate",
-        "inference.volume",
+        "segmentation.volume",
         "reporting.runs",
     )
     code = "\n".join([hidden, *(f"import emseg.{name}" for name in names), "print('imported')"])

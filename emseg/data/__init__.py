@@ -5,11 +5,12 @@ from typing import Any
 
 # torch, scipy and tifffile take seconds to import: each name brings only what it needs.
 _HOME = {
-    "read_stack": "stack",
-    "write_stack": "stack",
+    "open_sections": "io.formats",
+    "read_stack": "io.stack",
+    "write_stack": "io.stack",
     "separation_distance": "separation",
     "weight_map": "separation",
-    "augment": "augmentation",
+    "augment": "warp",
     "make_synthetic": "synthetic",
     "load_source": "sources",
 }

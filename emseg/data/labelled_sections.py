@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from emseg.data.augmented import AugmentedSet
+from emseg.data.augmented_set import AugmentedSet
 from emseg.data.normalization import Normalization
 from emseg.data.protocol import Split, consecutive, divide_augmented
 from emseg.data.sources import Source
+from emseg.metrics.inputs import Truth
 
 
 @dataclass(frozen=True)
@@ -19,18 +22,44 @@ class LabelledSections:
     Attributes:
         images: uint8 (Z, Y, X), normalised grey levels times 255.
         labels: bool (Z, Y, X), True for cell interior.
+        cells: uint32 (Z, Y, X), the number of each cell; None: cells are the components of the interior, section by
+            section.
+        ignore: bool (Z, Y, X), True where pixels neither train nor score; None: all of them do.
         numbers: (Z,), their numbers in the stack; under `paper`, of augmented images.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    cells: np.ndarray | None
+    ignore: np.ndarray | None
     numbers: np.ndarray
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, which: np.ndarray) -> LabelledSections:
-        return LabelledSections(self.images[which], self.labels[which], self.numbers[which])
+        return LabelledSections(
+            self.images[which],
+            self.labels[which],
+            None if self.cells is None else self.cells[which],
+            None if self.ignore is None else self.ignore[which],
+            self.numbers[which],
+        )
+
+    @cached_property
+    def for_metrics(self) -> dict[str, Any]:
+        """The arguments `label`, `cells` and `ignore` of the metrics: cells are compared in their interior."""
+        if self.cells is None:
+            return {"label": self.labels, "cells": False, "ignore": self.ignore}
+        return {"label": np.where(self.labels, self.cells, 0), "cells": True, "ignore": self.ignore}
+
+    @property
+    def true_cells(self) -> np.ndarray:
+        """True cells of each section, int32 (Z, Y, X) from 1, 0 on membrane and where pixels are ignored."""
+        numbers = self.for_metrics["label"] if self.cells is not None else [None] * len(self)
+        ignored = self.ignore if self.ignore is not None else [None] * len(self)
+        known = zip(self.labels, numbers, ignored, strict=True)
+        return np.stack([Truth(*section).segments()[0] for section in known])
 
     @property
     def consecutive(self) -> list[np.ndarray]:
@@ -67,13 +96,20 @@ def divide(
     if split.divides_augmented:
         if augmented is None:
             raise ValueError(f"protocol {split.protocol} divides augmented images, and there are none")
-        whole = LabelledSections(augmented.images, augmented.labels, np.arange(len(augmented.images)))
+        # The numbers of cells are not warped along: cells of augmented images are components of the interior.
+        numbers = np.arange(len(augmented.images))
+        whole = LabelledSections(augmented.images, augmented.labels, None, augmented.ignore, numbers)
         return Parts(*(whole[part] for part in divide_augmented(len(whole), seed)))
-    stack = (dataset.images, dataset.labels)
-    tested = (dataset.test_images, dataset.test_labels) if split.protocol == "official" else stack
+    numbers = np.arange(len(dataset.images))
+    stack = tested = LabelledSections(dataset.images, dataset.labels, dataset.cells, dataset.ignore, numbers)
+    if split.protocol == "official":
+        numbers = np.arange(len(dataset.test_images))
+        tested = LabelledSections(
+            dataset.test_images, dataset.test_labels, dataset.test_cells, dataset.test_ignore, numbers
+        )
 
-    def part(images: np.ndarray, labels: np.ndarray, sections: tuple[int, ...]) -> LabelledSections:
-        numbers = np.array(sections, int)
-        return LabelledSections(normalization.grey(images[numbers]), labels[numbers], numbers)
+    def part(whole: LabelledSections, sections: tuple[int, ...]) -> LabelledSections:
+        chosen = whole[np.array(sections, int)]
+        return replace(chosen, images=normalization.grey(chosen.images))
 
-    return Parts(part(*stack, split.training), part(*stack, split.validation), part(*tested, split.test))
+    return Parts(part(stack, split.training), part(stack, split.validation), part(tested, split.test))

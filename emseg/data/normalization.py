@@ -17,7 +17,7 @@ class Normalization:
 
     @classmethod
     def of(cls, images: np.ndarray) -> Normalization:
-        """8 bit: the study's x / 255. 16 bit: the central 99.8 % of the grey levels of `images` (Z, Y, X)."""
+        """8 bit: the reference's x / 255. 16 bit: the central 99.8 % of the grey levels of `images` (Z, Y, X)."""
         if images.dtype == np.uint8:
             return cls(0.0, 255.0)
         low, high = np.quantile(images, [0.001, 0.999])

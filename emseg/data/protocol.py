@@ -91,7 +91,7 @@ def consecutive(sections: Sequence[int] | np.ndarray) -> list[np.ndarray]:
 
 
 def divide_augmented(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The study's random 90 / 5 / 5 % division of `count` augmented images: training, validation, test indices."""
+    """The reference's random 90 / 5 / 5 % division of `count` augmented images: training, validation, test indices."""
     order = np.random.default_rng(seed).permutation(count)
     part = max(1, round(count * 0.05))
     if count < 3:

@@ -12,16 +12,18 @@ import numpy as np
 from scipy import ndimage
 
 from emseg.data.labels import as_interior
+from emseg.errors import InputError
 
 _NEGLIGIBLE = 1e-4
 
 
-def separation_distance(label: np.ndarray, limit: float) -> np.ndarray:
+def separation_distance(label: np.ndarray, limit: float, *, cells: bool = False) -> np.ndarray:
     """Distance to the nearest plus distance to the second nearest cell, clipped at `limit`.
 
     Args:
         label: one section (Y, X); bool, {0, 1} or {0, 255}; cells are its 4-connected interior components.
         limit: pixels. A distance d1 + d2 at or above it reads as `limit`, also where there is no second cell.
+        cells: whether `label` holds cells by number instead, 0 on membrane.
 
     Returns:
         float32 (Y, X), pixels, in [0, limit]. Inside a cell d1 = 0.
@@ -32,19 +34,41 @@ def separation_distance(label: np.ndarray, limit: float) -> np.ndarray:
     """
     if label.ndim != 2:
         raise ValueError(f"label must be one section (Y, X), not of shape {label.shape}")
-    cells, _ = ndimage.label(as_interior(label))
-    nearest = np.full(cells.shape, limit, np.float32)
-    second = np.full(cells.shape, limit, np.float32)
+    numbers = _numbered(label) if cells else ndimage.label(as_interior(label))[0]
+    nearest = np.full(numbers.shape, limit, np.float32)
+    second = np.full(numbers.shape, limit, np.float32)
     # No term of d1 + d2 < limit is farther from its cell than `limit`: a padded bounding box is enough.
     # The nearest cell is at most half as far as the sum, but which one it is is not known beforehand.
     margin = math.ceil(limit)
-    for index, box in enumerate(ndimage.find_objects(cells), start=1):
+    for index, box in enumerate(ndimage.find_objects(numbers), start=1):
         rows, columns = (slice(max(axis.start - margin, 0), axis.stop + margin) for axis in box)
-        distance = ndimage.distance_transform_edt(cells[rows, columns] != index).astype(np.float32)
+        distance = ndimage.distance_transform_edt(numbers[rows, columns] != index).astype(np.float32)
         first_here, second_here = nearest[rows, columns], second[rows, columns]
         np.minimum(second_here, np.maximum(first_here, distance), out=second_here)
         np.minimum(first_here, distance, out=first_here)
     return np.minimum(nearest + second, np.float32(limit))
+
+
+def separation_distances(interior: np.ndarray, cells: np.ndarray | None, limit: float) -> np.ndarray:
+    """`separation_distance` of every section of a stack, float32 (Z, Y, X).
+
+    Args:
+        interior: bool (Z, Y, X).
+        cells: their numbers (Z, Y, X), looked at in the interior; None: they are the components of the interior.
+        limit: pixels.
+    """
+    if cells is None:
+        return np.stack([separation_distance(section, limit) for section in interior])
+    numbers = np.where(interior, cells, 0)
+    return np.stack([separation_distance(section, limit, cells=True) for section in numbers])
+
+
+def _numbered(cells: np.ndarray) -> np.ndarray:
+    """Cells of a section as 0, 1, 2 ..., whatever their numbers are."""
+    if cells.dtype.kind not in "ui" or cells.min(initial=0) < 0:
+        raise InputError(f"cells by number are non-negative integers, 0 on membrane; these are {cells.dtype}")
+    values, numbers = np.unique(cells, return_inverse=True)
+    return numbers.reshape(cells.shape) + int(values[0] > 0)
 
 
 def weight_map(label: np.ndarray, w0: float = 10.0, sigma: float = 5.0) -> np.ndarray:

@@ -1,42 +1,34 @@
-"""Where labelled sections come from: the ISBI 2012 challenge, the synthetic generator, or a lab's own folder."""
+"""Labelled sections in data/sources: datasets that have a card, the synthetic ones, a lab's own folder."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
+import json
 import os
-import shutil
-import urllib.request
-import zipfile
-import zlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from urllib.error import URLError
+from typing import Any
 
 import numpy as np
 
-from emseg.data.check import check_stacks, require_sound
+from emseg.data.datasets.card import CARD_FILE, Card, Noted, Provenance, read_card, write_card
+from emseg.data.datasets.known import SYNTHETIC, find_stack, recognise
+from emseg.data.io.stack import read_stack, section_digest, stack_digest, write_stack
 from emseg.data.labelled import Labelled, read_labelled
-from emseg.data.labels import as_interior
-from emseg.data.stack import stack_digest, write_stack
+from emseg.data.labels import Labels, as_interior
 from emseg.data.synthetic import make_synthetic
 from emseg.errors import InputError
-from emseg.files import atomic_folder, hold, refusal, require_own
 
 SOURCES_FOLDER = Path("data/sources")
-SOURCE_FILES = ("images.tif", "labels.tif", "test-volume.tif", "test-labels.tif")
+PREPARED_FOLDER, PREPARED_MANIFEST = Path("data/prepared"), "prepared.json"
+"""What the pipeline made of a source."""
+_MEANINGS = ("cells", "ignore", "test_cells", "test_ignore")
+SOURCE_FILES = (
+    *("images.tif", "labels.tif", "test-volume.tif", "test-labels.tif"),
+    *("cells.tif", "ignore.tif", "test-cells.tif", "test-ignore.tif"),
+    CARD_FILE,
+)
 """What `write_source` writes."""
-
-ISBI2012_URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
-ISBI2012_PIXELS = {
-    "train-volume.tif": "200da3d452d726e6c9ca1ce04b869d4edb727320d23b516d01cce707dc8c4760",
-    "train-labels.tif": "a7cb64000a1a7e542682927e19c91339f58f9f178e0bcce4e207371116f0ca36",
-    "test-volume.tif": "1b58fa7ec1d0ff9d39a855622db3ff66a97863036339b0d04be51b2f5a99b0e9",
-}
-"""SHA-256 of the pixels in C order; the containers in circulation differ."""
-
 _LONGEST_NAME = 100
 
 
@@ -45,7 +37,9 @@ class Source:
     """Labelled sections: a training stack and, where there is one, a test stack.
 
     `images` and `test_images` are uint8 or uint16 (Z, Y, X); `labels` and `test_labels` are bool, True for cell
-    interior. The test arrays have no sections where the source has none.
+    interior. The test arrays have no sections where the source has none. `cells` and `test_cells` are uint32, the
+    number of each cell, 0 on membrane; `ignore` and `test_ignore` are bool, True where pixels neither train nor score.
+    `own_card` is the one that lies beside them.
     """
 
     name: str
@@ -53,202 +47,195 @@ class Source:
     labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    cells: np.ndarray | None = None
+    ignore: np.ndarray | None = None
+    test_cells: np.ndarray | None = None
+    test_ignore: np.ndarray | None = None
+    own_card: Card | None = None
 
     @property
     def digest(self) -> str:
         """Digest of every pixel and label, 32 hexadecimal digits."""
-        return stack_digest(self.images, self.labels, self.test_images, self.test_labels)
+        stacks = [self.images, self.labels, self.test_images, self.test_labels]
+        more = [self.cells, self.ignore, self.test_cells, self.test_ignore]
+        if any(stack is not None for stack in more):
+            stacks += [np.empty(0, bool) if stack is None else stack for stack in more]
+        return stack_digest(*stacks)
+
+    @cached_property
+    def section_digests(self) -> list[str]:
+        """`section_digest` of the images of the training stack."""
+        return [section_digest(image) for image in self.images]
+
+    @cached_property
+    def test_section_digests(self) -> list[str]:
+        """`section_digest` of the images of the test stack."""
+        return [section_digest(image) for image in self.test_images]
+
+    @cached_property
+    def known_card(self) -> Card | None:
+        """The card of the dataset that the pixels are of, whatever the source is called; None: no known one."""
+        return recognise(self.images, self.labels, self.test_images, self.digest)
+
+    @cached_property
+    def card(self) -> Card | None:
+        """What is known of the sections; a card that lies beside others than its own is not theirs."""
+        own = self.own_card
+        if own and (expected := own.stacks[0].data_digests) and self.digest not in expected:
+            own = None
+        return self.known_card or own
+
+    @property
+    def voxel_size_nm(self) -> tuple[float, float, float] | None:
+        """Nanometres (z, y, x), where they are known."""
+        if self.card is None or self.card.voxel_size_nm is None:
+            return None
+        z, y, x = self.card.voxel_size_nm
+        return z, y, x
+
+    @property
+    def noted(self) -> Noted | None:
+        """What the record of a run notes of the sections; None where nothing is known."""
+        if self.card is None:
+            return None
+        known = {key: getattr(self.card, key) for key in Provenance.model_fields}
+        return Noted(**known, recognised=self.known_card.name if self.known_card else None)
 
 
 def load_source(name: str, folder: str | Path = SOURCES_FOLDER) -> Source:
     """Load what `emseg data add NAME` brought in; `synthetic` needs no adding.
 
+    Where it was not brought in but the pipeline's data/prepared is of it, such as after `dvc pull`, that is loaded.
+
     Raises:
         InputError: nothing of that name was added, or its files are damaged.
     """
     location = Path(folder) / name
-    if location.is_dir():
+    if location.is_dir() and not _is_placeholder(location):
         return read_source(location, name)
-    if name == "synthetic":
+    if name == SYNTHETIC:
         images, labels = make_synthetic()
-        return _source(name, Labelled(images, labels))
-    known = sorted(place.name for place in Path(folder).glob("*") if place.is_dir() and not place.name.startswith("."))
-    there = f"there are {', '.join(known)}; " if known else ""
-    add = f"emseg data add {name}" + ("" if name == "isbi2012" else " --from FOLDER")
+        return source_of(name, Labelled(images, labels))
+    if prepared := _prepared_source(name, Path(folder).parent / PREPARED_FOLDER.name):
+        return prepared
+    there = f"there are {', '.join(sources)}; " if (sources := list_sources(folder)) else ""
+    add = f"emseg data add {name}" + ("" if find_stack(name) else " --from FOLDER")
     raise InputError(f"no source named {name} in {folder}; {there}bring it in with `{add}`")
 
 
-def read_source(folder: Path, name: str) -> Source:
-    """Read a folder that holds images and labels, and perhaps a test stack; see `read_labelled`.
+def list_sources(folder: str | Path = SOURCES_FOLDER) -> list[str]:
+    """The names of what was added."""
+    return sorted(place.name for place in Path(folder).glob("*") if place.is_dir() and not place.name.startswith("."))
+
+
+def _is_placeholder(location: Path) -> bool:
+    # A folder that git keeps, so that DVC has something to depend on where sections are generated.
+    return location.name == "synthetic" and all(file.name == ".gitkeep" for file in location.iterdir())
+
+
+def _prepared_source(name: str, folder: Path) -> Source | None:
+    """What stage prepare wrote, if it is of this source.
 
     Raises:
-        InputError: images or labels are missing, damaged, or differ in number or size.
+        InputError: it is, and is damaged.
     """
-    return _source(name, read_labelled(folder), folder)
+    try:
+        manifest = json.loads((folder / PREPARED_MANIFEST).read_text(encoding="utf-8"))
+        source, digest = manifest["source"], manifest["digest"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if source != name:
+        return None
+    found = read_source(folder, name)
+    if found.digest != digest:
+        raise InputError(
+            f"{folder} is damaged: its sections do not have the digest in {PREPARED_MANIFEST}; pull it again"
+        )
+    return found
 
 
-def add_source(
-    name: str,
-    origin: Path | None,
-    folder: Path = SOURCES_FOLDER,
-    progress: Progress | None = None,
-    warn: Callable[[str], None] = lambda sentence: None,
-    overwrite: bool = False,
-) -> Path:
-    """Bring a source in: check it, then write it to `folder`/`name`, whole or not at all.
-
-    Args:
-        name: `isbi2012`, `synthetic`, or the name to give to a lab's own sections.
-        origin: the folder to copy from; None downloads isbi2012 or generates synthetic.
-        folder: where sources live.
-        progress: called with bytes done and bytes in all while downloading.
-        warn: see `read_labelled`.
-        overwrite: replace other sections of that name.
-
-    Returns:
-        The folder that now holds images.tif and labels.tif.
+def read_source(folder: Path, name: str) -> Source:
+    """Read a folder that holds images and labels, and perhaps a test stack and a card; see `read_labelled`.
 
     Raises:
-        InputError: the sections are missing, damaged, or do not pass `check_stacks`; or they cannot be written.
-        RunError: the disk is full.
+        InputError: images or labels are missing, damaged, or differ in number or size; or the card is not one.
+    """
+    source = source_of(name, read_labelled(folder), where=str(folder))
+    stored: dict[str, Any] = {
+        part: read_stack(file, labels=True)
+        for part in _MEANINGS
+        if (file := folder / f"{part.replace('_', '-')}.tif").is_file()
+    }
+    stored = {part: stack > 0 if part.endswith("ignore") else stack for part, stack in stored.items()}
+    card = folder / CARD_FILE
+    return replace(source, **stored, own_card=read_card(card) if card.is_file() else None)
+
+
+def require_source_name(name: str) -> None:
+    """Refuse what cannot name a source, and so a folder.
+
+    Raises:
+        InputError: it is empty, too long, or holds other characters than a name may.
     """
     if not name or name.startswith(".") or any(not (c.isalnum() or c in "-_.") for c in name):
         raise InputError(f"'{name}' cannot name a source; use letters, digits, '-', '_' and '.'")
     if len(os.fsencode(name)) > _LONGEST_NAME:
         raise InputError(f"{name[:20]}... is longer than {_LONGEST_NAME} bytes; choose a shorter name")
-    if name == "synthetic" and origin is not None:
-        raise InputError("synthetic names the sections that emseg generates; give your own another name")
-    if name == "synthetic":
-        source = _source(name, Labelled(*make_synthetic()))
-    elif name == "isbi2012":
-        source = read_source(origin, name) if origin else _downloaded(folder, progress)
-        _verify_isbi2012(source)
-        require_sound(check_stacks(source.images, source.labels, source.test_images, source.test_labels), name)
-    elif origin is None:
-        raise InputError(f"{name} is not a built-in source (isbi2012, synthetic); say --from FOLDER")
-    else:
-        found = read_labelled(origin, warn)
-        require_sound(check_stacks(found.images, found.labels, found.test_images, found.test_labels), str(origin))
-        source = _source(name, found, origin)
-    target = folder / name
-    with _held(target):
-        if target.is_dir() and not overwrite:
-            _require_same(target, source)
-        with atomic_folder(target, SOURCE_FILES) as temporary:
-            write_source(temporary, source)
-    return target
-
-
-def _require_same(folder: Path, source: Source) -> None:
-    """Refuse to replace other sections, from which runs may have been trained."""
-    require_own(folder, SOURCE_FILES)
-    try:
-        known = read_source(folder, source.name).digest
-    except InputError:
-        known = "damaged"
-    if known != source.digest:
-        raise InputError(
-            f"{folder} holds other sections (digest {known[:8]}, the new ones have {source.digest[:8]}); "
-            "choose another name, or give --overwrite to replace them"
-        )
-
-
-def _held(path: Path) -> AbstractContextManager[None]:
-    return hold(path, f"another command is writing {path}; wait for it")
 
 
 def write_source(folder: Path, source: Source) -> None:
-    """Write the stacks of a source into a folder, as `read_source` finds them."""
+    """Write the stacks of a source into a folder, as `read_source` finds them, with the card beside them."""
     stacks = {
         "images.tif": source.images,
         "labels.tif": source.labels,
         "test-volume.tif": source.test_images,
         "test-labels.tif": source.test_labels,
+        **{f"{part.replace('_', '-')}.tif": getattr(source, part) for part in _MEANINGS},
     }
     for file, stack in stacks.items():
-        if len(stack):
+        if stack is not None and len(stack):
             write_stack(folder / file, stack)
+    if source.own_card:
+        write_card(folder / CARD_FILE, source.own_card)
 
 
-Progress = Callable[[int, int], None]
+def source_of(
+    name: str, found: Labelled, training: Labels | None = None, test: Labels | None = None, where: str = ""
+) -> Source:
+    """Sections as their files have them, with labels that say what they mean.
 
-
-def download(url: str, path: Path, progress: Progress | None = None) -> None:
-    """Download `url` to `path`, continuing a partial download that an earlier call left behind.
+    Args:
+        name: of the source.
+        found: what is in the files.
+        training, test: what the labels mean; None: masks, 0 on membrane and 1 or 255 in cells.
+        where: what to call the files in messages; by default `name`.
 
     Raises:
-        InputError: the server cannot be reached or ends early; the partial file stays, to be continued.
+        InputError: images and labels differ in number or size, or are of a type or of values that are not read.
     """
-    partial = path.with_name(path.name + ".partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    done = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            if done and response.status != 206:
-                done = 0
-            total = done + int(response.headers.get("Content-Length", 0))
-            with partial.open("ab" if done else "wb") as file:
-                while block := response.read(1 << 18):
-                    file.write(block)
-                    done += len(block)
-                    if progress:
-                        progress(done, total)
-    except (URLError, OSError) as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise refusal(partial, error) from error
-        if getattr(error, "code", None) != 416:  # 416: the partial file is already complete
-            raise InputError(
-                f"cannot download {url} ({getattr(error, 'reason', error)}); "
-                "try again to continue, or fetch it elsewhere and use --from FOLDER"
-            ) from error
-        total = done
-    if done < total:
-        raise InputError(f"{url} ended after {done} of {total} bytes; try again to continue")
-    partial.replace(path)
+    where = where or name
+    _require_pairs(found, where)
+    none = found.images[:0]
+    tested = none if found.test_labels is None else found.test_labels
+    training = training or Labels(as_interior(found.labels, f"{where}: labels"))
+    test = test or Labels(as_interior(tested, f"{where}: test-labels"))
+    return Source(
+        name,
+        found.images,
+        training.interior,
+        none if found.test_images is None else found.test_images,
+        test.interior,
+        training.cells,
+        training.ignore,
+        test.cells,
+        test.ignore,
+    )
 
 
-def _downloaded(folder: Path, progress: Progress | None) -> Source:
-    archive = folder / ".isbi2012.zip"
-    with _held(archive):
-        if not archive.exists():
-            download(ISBI2012_URL, archive, progress)
-    with atomic_folder(folder / ".isbi2012", ("*.tif",)) as temporary:
-        try:
-            with zipfile.ZipFile(archive) as contents:
-                for member in contents.infolist():
-                    file = Path(member.filename).name
-                    if file in ISBI2012_PIXELS or file == "test-labels.tif":
-                        (temporary / file).write_bytes(contents.read(member))
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
-            archive.unlink()
-            raise InputError(f"{ISBI2012_URL} did not give a ZIP archive; try again, or use --from FOLDER") from error
-        source = read_source(temporary, "isbi2012")
-    shutil.rmtree(folder / ".isbi2012")
-    return source
-
-
-def _verify_isbi2012(source: Source) -> None:
-    stacks = {
-        "train-volume.tif": source.images,
-        "train-labels.tif": source.labels.astype(np.uint8) * 255,
-        "test-volume.tif": source.test_images,
-    }
-    for file, stack in stacks.items():
-        if file == "test-volume.tif" and not len(stack):
-            continue
-        if hashlib.sha256(np.ascontiguousarray(stack).data).hexdigest() != ISBI2012_PIXELS[file]:
-            raise InputError(f"the pixels of {file} are not those of the ISBI 2012 challenge; fetch it again")
-
-
-def _source(name: str, found: Labelled, folder: Path | None = None) -> Source:
-    where = str(folder or name)
-    images, labels = found.images, found.labels
-    test_images = images[:0] if found.test_images is None else found.test_images
-    test_labels = labels[:0] if found.test_labels is None else found.test_labels
-    pairs = [("images", images, "labels", labels)]
-    if len(test_labels):
-        pairs.append(("test-volume", test_images, "test-labels", test_labels))
+def _require_pairs(found: Labelled, where: str) -> None:
+    pairs = [("images", found.images, "labels", found.labels)]
+    if found.test_images is not None and found.test_labels is not None and len(found.test_labels):
+        pairs.append(("test-volume", found.test_images, "test-labels", found.test_labels))
     for image_name, image, label_name, label in pairs:
         if len(image) != len(label):
             raise InputError(
@@ -260,13 +247,6 @@ def _source(name: str, found: Labelled, folder: Path | None = None) -> Source:
                 f"{where}: {image_name} are {image.shape[1]} x {image.shape[2]} pixels but {label_name} are "
                 f"{label.shape[1]} x {label.shape[2]}"
             )
-    for image_name, image in (("images", images), ("test-volume", test_images)):
-        if image.dtype not in (np.uint8, np.uint16):
-            raise InputError(f"{where}: {image_name} are {image.dtype}; expected 8-bit or 16-bit grey levels")
-    return Source(
-        name,
-        images,
-        as_interior(labels, f"{where}: labels"),
-        test_images,
-        as_interior(test_labels, f"{where}: test-labels"),
-    )
+    for image_name, images in (("images", found.images), ("test-volume", found.test_images)):
+        if images is not None and images.dtype not in (np.uint8, np.uint16):
+            raise InputError(f"{where}: {image_name} are {images.dtype}; expected 8-bit or 16-bit grey levels")

@@ -8,6 +8,8 @@ a real microscope. Mitochondria and vesicles put dark membranes inside cells whe
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
@@ -20,17 +22,31 @@ SEED_SPACING = 30.0
 MEMBRANE_THICKNESS = (2.0, 4.5)
 
 
-def make_synthetic(sections: int = 30, side: int = 256, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+@overload
+def make_synthetic(sections: int = ..., side: int = ..., seed: int = ...) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@overload
+def make_synthetic(
+    sections: int = ..., side: int = ..., seed: int = ..., *, by_number: Literal[True]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+
+
+def make_synthetic(
+    sections: int = 30, side: int = 256, seed: int = 0, *, by_number: bool = False
+) -> tuple[np.ndarray, ...]:
     """Images and labels of a synthetic serial-section stack.
 
     Args:
         sections: sections in the stack, >= 1.
         side: pixels per side, >= 32.
         seed: same seed, same stack.
+        by_number: whether to give the cells by number, too.
 
     Returns:
         images uint8 (Z, Y, X), dark membranes on bright cells, and labels uint8 (Z, Y, X): 255 cell interior,
-        0 membrane.
+        0 membrane. If asked for, cells uint32 (Z, Y, X): 0 on membrane; one number through the stack, so it may be
+        in several places of a section.
 
     Raises:
         ValueError: fewer than 1 section or a side below 32 pixels.
@@ -59,7 +75,8 @@ def make_synthetic(sections: int = 30, side: int = 256, seed: int = 0) -> tuple[
         depth[section] = distances[PLANES_PER_SECTION // 2]
         labels[section] = (membranes[section] < 0.5) & (density[PLANES_PER_SECTION // 2] < 0.5)
     images = _paint(membranes, labels, depth, middle, random)
-    return images, labels.astype(np.uint8) * 255
+    masks = labels.astype(np.uint8) * 255
+    return (images, masks, np.where(labels, middle + 1, 0).astype(np.uint32)) if by_number else (images, masks)
 
 
 def _cells(planes: int, side: int, random: np.random.Generator) -> np.ndarray:

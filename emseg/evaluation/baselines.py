@@ -31,20 +31,24 @@ def score_baselines(grey: GreyThreshold, test: LabelledSections) -> pd.DataFrame
     }
     tables = []
     for model, predicted in predictions.items():
-        table = score_stack(predicted, test.labels)
+        table = score_stack(predicted, **test.for_metrics)
         table["section"] = test.numbers
         tables.append(table.assign(model=model))
     return pd.concat(tables, ignore_index=True)
 
 
-def fit_threshold(images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-    """Gaussian sigma (pixels) and grey level with the least pixel error on images uint8 and labels bool (Z, Y, X)."""
+def fit_threshold(images: np.ndarray, labels: np.ndarray, ignore: np.ndarray | None = None) -> tuple[float, int]:
+    """Gaussian sigma (pixels) and grey level with the least pixel error on images uint8 and labels bool (Z, Y, X).
+
+    Pixels where `ignore` (bool, same shape) is True are left out.
+    """
+    counted = np.ones(labels.shape, bool) if ignore is None else ~ignore
     best = (2.0, 0.0, 0)
     for sigma in _SMOOTHINGS:
         smooth = _smooth(images, sigma)
-        interior, membrane = (np.bincount(smooth[labels == kind], minlength=256) for kind in (True, False))
+        interior, membrane = (np.bincount(smooth[counted & (labels == kind)], minlength=256) for kind in (True, False))
         # Error of "grey level > t is interior": interior at or below t, and membrane above it.
-        errors = (np.cumsum(interior) + membrane.sum() - np.cumsum(membrane)) / labels.size
+        errors = (np.cumsum(interior) + membrane.sum() - np.cumsum(membrane)) / np.count_nonzero(counted)
         best = min(best, (float(errors.min()), sigma, int(errors.argmin())))
     return best[1], best[2]
 

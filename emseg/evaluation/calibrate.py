@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from emseg.data.labelled_sections import LabelledSections
 from emseg.errors import InputError
 from emseg.evaluation.baselines import fit_threshold
 from emseg.inference import Predictor
-from emseg.inference.agglomeration import MERGE_THRESHOLD, Agglomeration, learn_agglomeration
+from emseg.inference.trained import load_predictor, require_same_networks
 from emseg.metrics.challenge import ChallengeSweep
+from emseg.metrics.inputs import prepare
 from emseg.records.calibration import Calibration, CurvePoint, GreyThreshold, Thresholds, write_calibration
-from emseg.records.run import FINISHED, made_from
+from emseg.records.record import RunRecord
+from emseg.records.run import FINISHED
+from emseg.segmentation.agglomeration import MERGE_THRESHOLD, Agglomeration, learn_agglomeration
 from emseg.settings import LEAKING_PROTOCOLS, CellMethod
-from emseg.training.record import RunRecord
 
 
 def calibrate(
@@ -35,29 +35,30 @@ def calibrate(
     Raises:
         InputError: the run is unfinished, or nothing can be learned for an agglomeration.
     """
-    facts = record.read()
-    if facts["status"] != FINISHED:
-        raise InputError(f"{record.folder}: the run is {facts['status']}, not finished; train it to the end first")
-    cells = cells or facts["settings"]["training"]["cells"]
-    if facts["protocol"] in LEAKING_PROTOCOLS:
+    run = record.read()
+    if run.status != FINISHED:
+        raise InputError(f"{record.folder}: the run is {run.status}, not finished; train it to the end first")
+    cells = cells or run.settings.training.cells
+    if run.protocol in LEAKING_PROTOCOLS:
         cells = "threshold"
-    predictor = record.load_predictor(normalized=True)
+    require_same_networks(record)
+    predictor = load_predictor(record, normalized=True)
     predicted = predictor.predict(validation.images, validation.numbers)
-    sweep = sweep_thresholds(predicted, validation.labels)
+    sweep = sweep_thresholds(predicted, validation)
     plain = thresholds = Thresholds(v_rand=sweep.v_rand().threshold, v_info=sweep.v_info().threshold)
     agglomeration = None
     if cells == "agglomeration":
         agglomeration = _learn(record, predictor, training)
         merged = [agglomeration.close_stack(predicted[block]) for block in validation.consecutive]
-        sweep = sweep_thresholds(np.concatenate(merged), validation.labels)
+        sweep = sweep_thresholds(np.concatenate(merged), validation)
         thresholds = Thresholds(v_rand=MERGE_THRESHOLD, v_info=MERGE_THRESHOLD)
-    sigma, level = fit_threshold(validation.images, validation.labels)
+    sigma, level = fit_threshold(validation.images, validation.labels, validation.ignore)
     calibration = Calibration(
-        made_from=made_from(facts),
+        made_from=run.made_from,
         cells=cells,
         thresholds=thresholds,
         plain=plain,
-        agglomeration=None if agglomeration is None else agglomeration.as_dict(),
+        agglomeration=None if agglomeration is None else agglomeration.as_rules(),
         grey_threshold=GreyThreshold(sigma=sigma, level=level),
         curve=_curve(sweep),
     )
@@ -65,17 +66,17 @@ def calibrate(
     return calibration
 
 
-def sweep_thresholds(probabilities: Iterable[np.ndarray], labels: np.ndarray) -> ChallengeSweep:
-    """V_rand and V_info of probabilities (Y, X), section by section, at the official thresholds."""
+def sweep_thresholds(probability: np.ndarray, sections: LabelledSections) -> ChallengeSweep:
+    """V_rand and V_info of a probability (Z, Y, X) at the official thresholds."""
     sweep = ChallengeSweep()
-    for probability, label in zip(probabilities, labels, strict=True):
-        sweep.add(probability, label)
+    for section, truth in zip(*prepare(probability, **sections.for_metrics), strict=True):
+        sweep.add_truth(section, truth)
     return sweep
 
 
 def _learn(record: RunRecord, predictor: Predictor, training: LabelledSections) -> Agglomeration:
     try:
-        return learn_agglomeration((predictor.stream(block.images), block.labels) for block in training.blocks)
+        return learn_agglomeration((predictor.stream(block.images), block.true_cells) for block in training.blocks)
     except ValueError as error:
         raise InputError(f"{record.folder}: no agglomeration can be learned, {error}; use cells: threshold") from error
 

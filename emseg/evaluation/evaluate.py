@@ -13,23 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from emseg.data.io.stack import write_stack
 from emseg.data.labelled_sections import LabelledSections
 from emseg.data.sources import Source
-from emseg.data.stack import write_stack
 from emseg.errors import InputError
 from emseg.evaluation.baselines import score_baselines
 from emseg.evaluation.calibrate import calibrate, sweep_thresholds
 from emseg.files import atomic_folder, hold
-from emseg.inference.agglomeration import Agglomeration
-from emseg.inference.segmenter import CONTOUR
+from emseg.inference.trained import load_predictor, require_same_networks
 from emseg.metrics.challenge import ChallengeSweep
 from emseg.metrics.scoring import (
-    ALL_METRICS,
     THRESHOLDED_METRICS,
     Scores,
     is_collapsed,
@@ -38,10 +35,13 @@ from emseg.metrics.scoring import (
 )
 from emseg.metrics.warping import warping_error
 from emseg.records.calibration import Calibration, Thresholds, read_calibration
-from emseg.records.evaluation import BASELINES_FILE, METRICS_FILE, SCORES_FILE, write_metrics
+from emseg.records.earlier import AGGLOMERATION_FILE
+from emseg.records.evaluation import BASELINES_FILE, METRICS_FILE, SCORES_FILE, Evaluation, write_evaluation
+from emseg.records.record import RunRecord
+from emseg.segmentation.agglomeration import Agglomeration
+from emseg.segmentation.segmenter import CONTOUR
 from emseg.settings import CellMethod
 from emseg.training.plan import parts_of_run
-from emseg.training.record import RunRecord
 
 PIXEL_THRESHOLD = 0.5
 """Of pixel metrics, as in the reference paper. Metrics of cells use the thresholds of the calibration."""
@@ -54,7 +54,7 @@ OWN_FILES = (
     CURVES_FILE,
     PROBABILITY_PICTURE,
     MERGED_PICTURE,
-    "agglomeration.json",  # of evaluations before rules for cells were kept with the calibration
+    AGGLOMERATION_FILE,
     "curves.png",
     "thresholds.png",
     "panels/section-*.png",
@@ -68,7 +68,7 @@ Draw = Callable[[Path, RunRecord, LabelledSections], None]
 """Adds figures of a run's test sections to the folder of its evaluation."""
 
 
-def evaluate(record: RunRecord, test: LabelledSections, draw: Draw = lambda *_: None) -> dict[str, Any]:
+def evaluate(record: RunRecord, test: LabelledSections, draw: Draw = lambda *_: None) -> Evaluation:
     """Predict and score the test sections of a calibrated run; write `evaluation` beside its `training` folder.
 
     Args:
@@ -77,51 +77,62 @@ def evaluate(record: RunRecord, test: LabelledSections, draw: Draw = lambda *_: 
         draw: told when the tables are there.
 
     Returns:
-        The scores, as metrics.json holds them.
+        What metrics.json holds.
 
     Raises:
         InputError: the run was not calibrated, or its weights are damaged.
     """
-    facts = record.read()
-    calibration, checksum = read_calibration(record.folder.parent, facts)
+    run = record.read()
+    calibration, checksum = read_calibration(record.folder.parent, run)
     if calibration.grey_threshold is None:
         raise InputError(
             f"{record.folder.parent} was calibrated by an earlier emseg; run `emseg calibrate` on it again"
         )
-    predictor = record.load_predictor(normalized=True)
+    require_same_networks(record)
+    predictor = load_predictor(record, normalized=True)
     probability = predictor.predict(test.images, test.numbers)
-    per_section = score_pixels(probability, test.labels, PIXEL_THRESHOLD)
+    per_section = score_pixels(probability, threshold=PIXEL_THRESHOLD, **test.for_metrics)
     merged = probability
     if calibration.agglomeration is not None:
-        thresholded = _score_cells(probability, test.labels, calibration.plain)
+        thresholded = _score_cells(probability, test, calibration.plain)
         for name in THRESHOLDED_METRICS:
             per_section[name] = thresholded[name.removesuffix("_thresholded")]
-        merged = Agglomeration.from_dict(calibration.agglomeration).close_stack(probability)
-    cells = _score_cells(merged, test.labels, calibration.thresholds)
+        merged = Agglomeration.from_rules(calibration.agglomeration).close_stack(probability)
+    cells = _score_cells(merged, test, calibration.thresholds)
     if calibration.agglomeration is not None:
         # It compares pixels too, so it is of the mask, whose membranes are as wide as the network sees them.
         masks = (merged > calibration.thresholds.v_rand) & (probability > CONTOUR)
-        cells["warping_error"] = [warping_error(*pair).value for pair in zip(masks, test.labels, strict=True)]
+        cells["warping_error"] = warping_error(masks, **test.for_metrics).per_section
     per_section = per_section.merge(cells)
-    oracle = sweep_thresholds(merged, test.labels)
+    oracle = sweep_thresholds(merged, test)
     per_section["v_rand_oracle"] = oracle.v_rand().per_section
     per_section["v_info_oracle"] = oracle.v_info().per_section
     per_section["section"] = test.numbers
-    scores = Scores(facts["protocol"], facts["data_digest"], per_section)
-    metrics = {
-        **{key: facts[key] for key in ("model", "dataset", "protocol", "data_digest", "fold", "seed")},
-        "leaks": scores.leaks,
-        "sections": len(per_section),
-        "pixel_threshold": PIXEL_THRESHOLD,
-        "cells": calibration.cells,
-        "threshold": calibration.thresholds.v_rand,
-        "v_info_threshold": calibration.thresholds.v_info,
-        "oracle_threshold": oracle.v_rand().threshold,
-        "collapsed": is_collapsed(probability),
-        **{key: facts[key] for key in ("parameters", "epochs", "seconds_per_epoch")},
-        **scores.summary(),
-    }
-    place = evaluation_folder(record)
+    scores = Scores(run.protocol, run.data_digest, per_section)
+    evaluation = Evaluation(
+        model=run.model,
+        dataset=run.dataset,
+        protocol=run.protocol,
+        leaks=scores.leaks,
+        data_digest=run.data_digest,
+        fold=run.fold,
+        seed=run.seed,
+        sections=len(per_section),
+        pixel_threshold=PIXEL_THRESHOLD,
+        cells=calibration.cells,
+        threshold=calibration.thresholds.v_rand,
+        v_info_threshold=calibration.thresholds.v_info,
+        oracle_threshold=oracle.v_rand().threshold,
+        collapsed=is_collapsed(probability),
+        parameters=run.parameters,
+        epochs=run.outcome.epochs,
+        seconds_per_epoch=run.outcome.seconds_per_epoch,
+        metrics=scores.summary(),
+        made_from=run.made_from,
+        calibration=checksum,
+        files={},
+    )
+    place = record.evaluation_folder
     # Who evaluates the same run at the same time writes the same.
     with (
         hold(place, f"another process is writing {place}; wait for it", patience=300),
@@ -133,25 +144,26 @@ def evaluate(record: RunRecord, test: LabelledSections, draw: Draw = lambda *_: 
         write_stack(folder / PROBABILITY_PICTURE, np.rint(probability * 255).astype(np.uint8))
         if calibration.agglomeration is not None:
             write_stack(folder / MERGED_PICTURE, np.rint(merged * 255).astype(np.uint8))
-        write_metrics(folder, metrics, facts, checksum)
+        evaluation = write_evaluation(folder, evaluation)
         draw(folder, record, test)
-    return metrics
+    return evaluation
 
 
 def calibrate_and_evaluate(
     record: RunRecord, dataset: Source, cells: CellMethod | None = None, draw: Draw = lambda *_: None
-) -> dict[str, Any]:
+) -> Evaluation:
     """Both steps on the sections of a run's own dataset; see `calibrate` and `evaluate`."""
     parts = parts_of_run(record, dataset)
     calibrate(record, parts.training, parts.validation, cells)
     return evaluate(record, parts.test, draw)
 
 
-def _score_cells(proposal: np.ndarray, labels: np.ndarray, thresholds: Thresholds) -> pd.DataFrame:
+def _score_cells(proposal: np.ndarray, test: LabelledSections, thresholds: Thresholds) -> pd.DataFrame:
     """Metrics of cells, a row per section; the challenge sweeps each of its two metrics on its own."""
-    table = score_segments(proposal, labels, thresholds.v_rand)
+    table = score_segments(proposal, threshold=thresholds.v_rand, **test.for_metrics)
     if thresholds.v_info != thresholds.v_rand:
-        table.update(score_segments(proposal, labels, thresholds.v_info)[list(_INFO_METRICS)])
+        of_info = score_segments(proposal, threshold=thresholds.v_info, **test.for_metrics)
+        table.update(of_info[list(_INFO_METRICS)])
     return table
 
 
@@ -170,19 +182,3 @@ def _threshold_curves(calibration: Calibration, test: ChallengeSweep) -> pd.Data
             "test_v_info": test.v_info().curve[:, 1],
         }
     )
-
-
-def evaluation_folder(record: RunRecord) -> Path:
-    """Where the evaluation of a run is written."""
-    return record.folder.parent / "evaluation"
-
-
-def metric_means(metrics: dict[str, Any]) -> dict[str, float]:
-    """Flat metrics of metrics.json: each mean by its name, its interval as interval/NAME_low and _high."""
-    flat = {}
-    for name in ALL_METRICS:
-        # A run without agglomeration has nothing to compare with thresholding.
-        for part, value in metrics.get(name, {}).items():
-            # MLflow draws a section per prefix: intervals must not crowd the means.
-            flat[name if part == "mean" else f"interval/{name}_{part}"] = value
-    return flat

@@ -12,8 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from emseg.data.normalization import Normalization
 from emseg.data.protocol import consecutive
-from emseg.inference.memory import keep_freed_memory
-from emseg.inference.precision import Precision, autocast
+from emseg.inference.device import Precision, autocast, keep_freed_memory
 from emseg.inference.tiling import (
     blending_window,
     exact_starts,
@@ -24,8 +23,8 @@ from emseg.models.network import Network
 
 Mode = Literal["auto", "overlap_tile", "average", "resize"]
 
-STUDY_OUTPUT_SIDE = 388
-"""Side of the study's tiles: 572 pixels in, 388 out."""
+REFERENCE_OUTPUT_SIDE = 388
+"""Side of the reference paper's tiles: 572 pixels in, 388 out."""
 WHOLE_SECTION_SIDE = 1024
 """Sections up to this side go through a 'same' network in one piece."""
 LARGEST_TILE = 512
@@ -43,8 +42,8 @@ class Predictor:
         mode: how a section is covered.
             `overlap_tile`: tiles whose results cover every pixel exactly once with mirrored context outside
             ('valid' padding), or overlapping tiles blended linearly ('same' padding).
-            `average`: the study's: tiles of 388 pixels on the corners, averaged where they overlap.
-            `resize`: the study's: shrink to 388 x 388, predict once, enlarge the result.
+            `average`: the reference paper's: tiles of 388 pixels on the corners, averaged where they overlap.
+            `resize`: the reference paper's: shrink to 388 x 388, predict once, enlarge the result.
             `auto`: `overlap_tile`, but whole sections up to 1024 pixels for 'same' padding.
         test_time_augmentation: average over the 8 symmetries of the square.
         device: None keeps the network where it is. On a CPU the process keeps the memory that it frees from then on.
@@ -141,7 +140,7 @@ class Predictor:
             if self.mode == "resize":
                 return self._resize(image)
             if self.mode == "average":
-                return self._average(image, self._output_side(min(max(image.shape[1:]), STUDY_OUTPUT_SIDE)))
+                return self._average(image, self._output_side(min(max(image.shape[1:]), REFERENCE_OUTPUT_SIDE)))
             return self._exact(image)
         if self.mode == "auto" and max(image.shape[1:]) <= WHOLE_SECTION_SIDE:
             return self._whole(image)
@@ -174,7 +173,7 @@ class Predictor:
         return total / count
 
     def _resize(self, image: np.ndarray) -> np.ndarray:
-        side = self._output_side(STUDY_OUTPUT_SIDE)
+        side = self._output_side(REFERENCE_OUTPUT_SIDE)
         small = _resample(image, (side, side))
         return np.clip(_resample(self._tile(small, 0, 0, side)[None], image.shape[1:])[0], 0, 1)
 

@@ -1,8 +1,8 @@
-"""The metrics of the ISBI 2012 challenge, V_rand and V_info, after its official script.
+"""The metrics of the EM segmentation challenge of 2012, V_rand and V_info, after its official script.
 
-Arganda-Carreras et al. 2015, Frontiers in Neuroanatomy 9:142. Cells are 4-connected components of interior. For
-each threshold the proposal's borders are thinned to one pixel, pixels whose truth is membrane are dropped, and
-each remaining pixel on a thinned border is a segment of its own.
+Arganda-Carreras et al. 2015, Frontiers in Neuroanatomy 9:142. Cells are 4-connected components of interior, or those
+that are given by number. For each threshold the proposal's borders are thinned to one pixel, pixels whose truth is
+membrane and those to ignore are dropped, and each remaining pixel on a thinned border is a segment of its own.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
-from emseg.metrics.inputs import as_labels, binarise, prepare
+from emseg.metrics.inputs import Truth, binarise, prepare
+from emseg.metrics.thinning import thin_borders
 
 _MOST_BINS = 1 << 22
 _SMALL_SECTION = 1 << 14
@@ -60,7 +60,12 @@ class SectionAgreement(NamedTuple):
 
 
 def v_rand(
-    probability: np.ndarray, label: np.ndarray, thresholds: float | Sequence[float] | None = None
+    probability: np.ndarray,
+    label: np.ndarray,
+    thresholds: float | Sequence[float] | None = None,
+    *,
+    cells: bool = False,
+    ignore: np.ndarray | None = None,
 ) -> ChallengeScore:
     """Foreground-restricted Rand score after border thinning.
 
@@ -73,6 +78,9 @@ def v_rand(
         label: same shape; bool, {0, 1} or {0, 255}.
         thresholds: one number gives the value at that threshold. Several, or None for the official 0.0, 0.1 ...
             1.0, give the oracle: the best of them on these sections.
+        cells: whether `label` holds cells by number: non-negative integers, 0 on membrane. Pixels of one number in a
+            section are one cell, also where they are apart.
+        ignore: same shape, bool; pixels to leave out. Borders are thinned, and cells of a mask told apart, before.
 
     Raises:
         ValueError: bad input as for the pixel metrics, or a section without any interior in its label.
@@ -83,12 +91,19 @@ def v_rand(
     >>> merged = v_rand(np.ones((1, 5)), label, 0.5)
     >>> merged.split, merged.merge
     (1.0, 0.5)
+    >>> v_rand(np.ones((1, 5)), np.array([[7, 7, 0, 7, 7]]), 0.5, cells=True).value
+    1.0
     """
-    return _swept(probability, label, thresholds).v_rand()
+    return _swept(probability, label, thresholds, cells, ignore).v_rand()
 
 
 def v_info(
-    probability: np.ndarray, label: np.ndarray, thresholds: float | Sequence[float] | None = None
+    probability: np.ndarray,
+    label: np.ndarray,
+    thresholds: float | Sequence[float] | None = None,
+    *,
+    cells: bool = False,
+    ignore: np.ndarray | None = None,
 ) -> ChallengeScore:
     """Foreground-restricted information score after border thinning.
 
@@ -102,25 +117,27 @@ def v_info(
     >>> v_info(np.ones((1, 5)), label, 0.5).value
     0.0
     """
-    return _swept(probability, label, thresholds).v_info()
+    return _swept(probability, label, thresholds, cells, ignore).v_info()
 
 
-def cross_fitted(probability: np.ndarray, label: np.ndarray, metric: Literal["v_rand", "v_info"]) -> float:
+def cross_fitted(
+    probability: np.ndarray,
+    label: np.ndarray,
+    metric: Literal["v_rand", "v_info"],
+    *,
+    cells: bool = False,
+    ignore: np.ndarray | None = None,
+) -> float:
     """Mean over the sections of a stack, each at a threshold that was chosen without it.
 
     Every other section belongs to the same half; a half is scored at the official threshold that is best on the
-    other half. A single section has no other half and gets its oracle value.
-
-    Args:
-        probability: of cell interior, float (Z, Y, X) in [0, 1].
-        label: same shape; bool, {0, 1} or {0, 255}.
-        metric: which of the two.
-
-    Raises:
-        ValueError: as for `v_rand`.
+    other half. A single section has no other half and gets its oracle value. Arguments (Z, Y, X) and errors are as for
+    `v_rand`.
     """
-    halves = [slice(0, None, 2), slice(1, None, 2)]
-    scores = [getattr(_swept(probability[half], label[half], None), metric)() for half in halves[: len(label)]]
+    scores = []
+    for half in (slice(0, None, 2), slice(1, None, 2))[: len(label)]:
+        ignored = None if ignore is None else ignore[half]
+        scores.append(getattr(_swept(probability[half], label[half], None, cells, ignored), metric)())
     total = 0.0
     for own, other in zip(scores, reversed(scores), strict=True):
         row = int(np.flatnonzero(own.curve[:, 0] == other.threshold)[0])
@@ -148,15 +165,19 @@ class ChallengeSweep:
             raise ValueError(f"thresholds must be numbers in [0, 1], not {self.thresholds}")
         self._rows: list[list[SectionAgreement]] = []
 
-    def add(self, probability: np.ndarray, label: np.ndarray) -> None:
-        """Score one section (Y, X)."""
-        (section,), (interior,) = prepare(probability, label)
-        truth, cells = ndimage.label(interior)
-        if not cells:
-            raise ValueError("a section's label has no cell interior; V_rand and V_info are undefined on it")
+    def add(
+        self, probability: np.ndarray, label: np.ndarray, *, cells: bool = False, ignore: np.ndarray | None = None
+    ) -> None:
+        """Score one section (Y, X); arguments as for `v_rand`."""
+        (section,), (truth,) = prepare(probability, label, cells, ignore)
+        self.add_truth(section, truth)
+
+    def add_truth(self, section: np.ndarray, truth: Truth) -> None:
+        """Score one section that is prepared."""
+        segments, _ = truth.scored_segments()
 
         def agreement(threshold: float) -> SectionAgreement:
-            return compare_segments(thin_borders(binarise(section, threshold)), truth)
+            return compare_segments(thin_borders(binarise(section, threshold)), segments)
 
         if len(self.thresholds) == 1 or section.size < _SMALL_SECTION:
             self._rows.append([agreement(threshold) for threshold in self.thresholds])
@@ -187,62 +208,6 @@ class ChallengeSweep:
             per_section=table[:, best, 0],
             curve=np.column_stack([self.thresholds, means[:, 0]]),
         )
-
-
-def thin_borders(binary: np.ndarray) -> np.ndarray:
-    """Grow the 4-connected components of interior until a border of one pixel remains between them.
-
-    All components grow at one speed, along pixel edges, until they meet; where they touch, the pixel that was
-    reached last becomes border. Where this and the official flooding break ties in another order, a border lies
-    a pixel to the side, which moves a section's V_rand by some 1e-4.
-
-    Args:
-        binary: one section (Y, X); bool, {0, 1} or {0, 255}; True is interior.
-
-    Returns:
-        int32 (Y, X): segments 1, 2 ..., and 0 on the borders between them. Without any interior, all 0.
-
-    Raises:
-        ValueError: `binary` is not one section, or has other values.
-
-    >>> thin_borders(np.array([[True, False, False, False, True]]))
-    array([[1, 1, 0, 2, 2]], dtype=int32)
-    """
-    if np.ndim(binary) != 2:
-        raise ValueError(f"expected one section (Y, X), not shape {np.shape(binary)}")
-    (interior,) = as_labels(np.asarray(binary))[None]
-    components, count = ndimage.label(interior)
-    if not count:
-        return components.astype(np.int32)
-    # The flood that starts first reaches a pixel first, so each pixel belongs to its nearest component.
-    distance, (rows, columns) = ndimage.distance_transform_cdt(~interior, "taxicab", return_indices=True)
-    # A frame of border spares every test for the edge.
-    segments = np.zeros((interior.shape[0] + 2, interior.shape[1] + 2), np.int32)
-    grown = components[rows, columns]
-    inside = segments[1:-1, 1:-1]
-    inside[:] = grown
-    for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
-        touching = grown[first] != grown[second]
-        first_later = distance[first] > distance[second]
-        inside[first][touching & first_later] = 0
-        inside[second][touching & ~first_later] = 0
-    _give_back(segments, ~interior)
-    return inside.copy()
-
-
-def _give_back(segments: np.ndarray, membrane: np.ndarray) -> None:
-    """Return border pixels that touch only one segment to it, so that borders are one pixel wide."""
-    flat = segments.ravel()
-    offsets = np.array([-segments.shape[1], -1, 1, segments.shape[1]])
-    border = np.flatnonzero(np.pad(membrane, 1).ravel() & (flat == 0))
-    rows, columns = np.divmod(border, segments.shape[1])
-    # Pixels of one colour of the checkerboard never touch, so each half can be decided at once.
-    for colour in (0, 1):
-        pixels = border[(rows + columns) % 2 == colour]
-        around = flat[pixels[:, None] + offsets]
-        highest = around.max(axis=1)
-        lowest = np.where(around > 0, around, highest[:, None]).min(axis=1)
-        flat[pixels] = np.where(lowest == highest, highest, 0)
 
 
 def compare_segments(proposal: np.ndarray, truth: np.ndarray) -> SectionAgreement:
@@ -286,11 +251,17 @@ def compare_segments(proposal: np.ndarray, truth: np.ndarray) -> SectionAgreemen
     )
 
 
-def _swept(probability: np.ndarray, label: np.ndarray, thresholds: float | Sequence[float] | None) -> ChallengeSweep:
-    sections, labels = prepare(probability, label)
+def _swept(
+    probability: np.ndarray,
+    label: np.ndarray,
+    thresholds: float | Sequence[float] | None,
+    cells: bool,
+    ignore: np.ndarray | None,
+) -> ChallengeSweep:
+    sections, truths = prepare(probability, label, cells, ignore)
     sweep = ChallengeSweep(thresholds)
-    for section, interior in zip(sections, labels, strict=True):
-        sweep.add(section, interior)
+    for section, truth in zip(sections, truths, strict=True):
+        sweep.add_truth(section, truth)
     return sweep
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict
 
 from emseg.metrics.challenge import ChallengeSweep, cross_fitted
-from emseg.metrics.inputs import binarise, prepare
+from emseg.metrics.inputs import Truth, binarise, prepare
 from emseg.metrics.overlap import section_dice, section_iou, section_iou_thresholded, section_pixel_error
 from emseg.metrics.rand import section_rand_error
 from emseg.metrics.segments import section_adapted_rand_error, section_variation_of_information
-from emseg.metrics.warping import warping_error
+from emseg.metrics.warping import section_warping_error
 from emseg.settings import LEAKING_PROTOCOLS, PROTOCOLS, ValidationMetric
 
 PIXEL_METRICS = {
@@ -44,7 +45,42 @@ ALL_METRICS = (*PIXEL_METRICS, *SEGMENT_METRICS, *ORACLE_METRICS, *THRESHOLDED_M
 LOWER_IS_BETTER = frozenset(
     {"pixel_error", "rand_error", "adapted_rand_error", "vi_split", "vi_merge", "warping_error", "train_loss"}
 )
+MEANINGS = {
+    "iou": "overlap of interior, Jaccard",
+    "iou_thresholded": "the reference paper's stepped IoU",
+    "dice": "overlap of interior, Dice",
+    "pixel_error": "share of pixels on the wrong side",
+    "rand_error": "pixel pairs, by class alone",
+    "v_rand": "agreement of cells, pixel pairs",
+    "v_rand_split": "its part that cut cells lower",
+    "v_rand_merge": "its part that joined cells lower",
+    "v_info": "agreement of cells, information",
+    "v_info_split": "its part that cut cells lower",
+    "v_info_merge": "its part that joined cells lower",
+    "adapted_rand_error": "disagreement of cells, as SNEMI3D",
+    "vi_split": "lost by cut cells, nats",
+    "vi_merge": "lost by joined cells, nats",
+    "warping_error": "share of pixels that cut or join",
+    "v_rand_oracle": "threshold chosen on these sections",
+    "v_info_oracle": "threshold chosen on these sections",
+    "v_rand_thresholded": "had the cells been thresholded",
+    "v_info_thresholded": "had the cells been thresholded",
+}
+"""What each metric says, in up to 34 characters. Those of `LOWER_IS_BETTER` are 0 at best, the others 1."""
 _RESAMPLES = 2000
+
+
+class Interval(BaseModel):
+    """A mean over sections with its bootstrap interval, 95 % unless asked otherwise."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
 @dataclass(frozen=True)
@@ -72,8 +108,8 @@ class Scores:
         """Whether the protocol tests on warped copies of training sections."""
         return self.protocol in LEAKING_PROTOCOLS
 
-    def summary(self) -> dict[str, dict[str, float]]:
-        """Mean and 95 % bootstrap interval of each metric: {metric: {mean, low, high}}."""
+    def summary(self) -> dict[str, Interval]:
+        """Mean and interval of each metric over the sections."""
         return {
             metric: summarise(self.per_section[metric].to_numpy())
             for metric in ALL_METRICS
@@ -81,13 +117,22 @@ class Scores:
         }
 
 
-def score_stack(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> pd.DataFrame:
+def score_stack(
+    probability: np.ndarray,
+    label: np.ndarray,
+    threshold: float = 0.5,
+    *,
+    cells: bool = False,
+    ignore: np.ndarray | None = None,
+) -> pd.DataFrame:
     """Score every section of a stack with every metric, at one threshold.
 
     Args:
         probability: one section (Y, X) or a stack (Z, Y, X); float in [0, 1] or bool.
         label: same shape; bool, {0, 1} or {0, 255}.
         threshold: cell interior is probability > threshold.
+        cells: whether `label` holds cells by number, 0 on membrane; see `v_rand` and `warping_error`.
+        ignore: same shape, bool; pixels that count for nothing.
 
     Returns:
         A row per section, columns `section` (index in the stack), those of `PIXEL_METRICS` and `SEGMENT_METRICS`.
@@ -95,76 +140,92 @@ def score_stack(probability: np.ndarray, label: np.ndarray, threshold: float = 0
     Raises:
         ValueError: input that is none of these, or a section without interior in its label.
     """
-    return score_pixels(probability, label, threshold).merge(score_segments(probability, label, threshold))
+    prepared = prepare(probability, label, cells, ignore)
+    return _score(prepared, threshold, _pixel_scores).merge(_score(prepared, threshold, _segment_scores))
 
 
-def score_pixels(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> pd.DataFrame:
+def score_pixels(
+    probability: np.ndarray,
+    label: np.ndarray,
+    threshold: float = 0.5,
+    *,
+    cells: bool = False,
+    ignore: np.ndarray | None = None,
+) -> pd.DataFrame:
     """The part of `score_stack` that counts pixels; also defined for sections without interior."""
-    return _score(
-        probability,
-        label,
-        threshold,
-        lambda predicted, truth: {name: metric(predicted, truth) for name, metric in PIXEL_METRICS.items()},
-    )
+    return _score(prepare(probability, label, cells, ignore), threshold, _pixel_scores)
 
 
-def score_segments(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> pd.DataFrame:
+def score_segments(
+    probability: np.ndarray,
+    label: np.ndarray,
+    threshold: float = 0.5,
+    *,
+    cells: bool = False,
+    ignore: np.ndarray | None = None,
+) -> pd.DataFrame:
     """The part of `score_stack` that compares cells."""
-    return _score(probability, label, threshold, _segment_scores)
+    return _score(prepare(probability, label, cells, ignore), threshold, _segment_scores)
 
 
 def score_validation(
-    probability: np.ndarray, label: np.ndarray, metrics: Iterable[ValidationMetric]
+    probability: np.ndarray,
+    label: np.ndarray,
+    metrics: Iterable[ValidationMetric],
+    *,
+    cells: bool = False,
+    ignore: np.ndarray | None = None,
 ) -> dict[ValidationMetric, float]:
     """Means over validation sections (Z, Y, X): V_rand and V_info `cross_fitted`, pixel metrics at 0.5."""
-    pixels = score_pixels(probability, label)
+    pixels = score_pixels(probability, label, cells=cells, ignore=ignore)
     return {
-        metric: cross_fitted(probability, label, metric)
+        metric: cross_fitted(probability, label, metric, cells=cells, ignore=ignore)
         if metric == "v_rand" or metric == "v_info"
         else float(pixels[metric].mean())
         for metric in metrics
     }
 
 
-def _segment_scores(predicted: np.ndarray, interior: np.ndarray) -> dict[str, float]:
+def _pixel_scores(predicted: np.ndarray, truth: Truth) -> dict[str, float]:
+    pixels = truth.counted(predicted)
+    return {name: metric(*pixels) for name, metric in PIXEL_METRICS.items()}
+
+
+def _segment_scores(predicted: np.ndarray, truth: Truth) -> dict[str, float]:
     sweep = ChallengeSweep(0.5)
-    sweep.add(predicted, interior)
+    sweep.add_truth(predicted, truth)
     rand, info = sweep.v_rand(), sweep.v_info()
-    variation = section_variation_of_information(predicted, interior)
+    variation = section_variation_of_information(predicted, truth)
     values = [rand.value, rand.split, rand.merge, info.value, info.split, info.merge]
-    values += [section_adapted_rand_error(predicted, interior), *variation]
-    return dict(zip(SEGMENT_METRICS, [*values, warping_error(predicted, interior).value], strict=True))
+    values += [section_adapted_rand_error(predicted, truth), *variation]
+    return dict(zip(SEGMENT_METRICS, [*values, section_warping_error(predicted, truth)[0]], strict=True))
 
 
 def _score(
-    probability: np.ndarray,
-    label: np.ndarray,
+    prepared: tuple[np.ndarray, list[Truth]],
     threshold: float,
-    metrics: Callable[[np.ndarray, np.ndarray], dict[str, float]],
+    metrics: Callable[[np.ndarray, Truth], dict[str, float]],
 ) -> pd.DataFrame:
-    probability, interior = prepare(probability, label)
+    probability, truths = prepared
     rows: list[dict[str, Any]] = [
         {"section": section} | metrics(predicted, truth)
-        for section, (predicted, truth) in enumerate(zip(binarise(probability, threshold), interior, strict=True))
+        for section, (predicted, truth) in enumerate(zip(binarise(probability, threshold), truths, strict=True))
     ]
     return pd.DataFrame(rows)
 
 
-def summarise(values: np.ndarray, confidence: float = 0.95, seed: int = 0) -> dict[str, float]:
+def summarise(values: np.ndarray, confidence: float = 0.95, seed: int = 0) -> Interval:
     """Mean of per-section values with its percentile bootstrap interval over sections.
 
     Args:
         values: (sections,).
         confidence: coverage of the interval, in (0, 1).
         seed: of the resampling.
-
-    Returns:
-        {"mean", "low", "high"}.
     """
     random = np.random.default_rng(seed)
     means = values[random.integers(0, len(values), (_RESAMPLES, len(values)))].mean(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
+    return Interval(mean=float(values.mean()), low=float(low), high=float(high))
 
 
 def is_collapsed(probability: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from emseg.metrics.inputs import binarise, prepare
+from emseg.metrics.inputs import Truth, binarise, prepare
 
 
 class VariationOfInformation(NamedTuple):
@@ -17,7 +17,14 @@ class VariationOfInformation(NamedTuple):
     merge: float
 
 
-def adapted_rand_error(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> float:
+def adapted_rand_error(
+    probability: np.ndarray,
+    label: np.ndarray,
+    threshold: float = 0.5,
+    *,
+    cells: bool = False,
+    ignore: np.ndarray | None = None,
+) -> float:
     """SNEMI3D's adapted Rand error, on 4-connected components per section, averaged; in [0, 1], lower is better.
 
     1 - F-score of the Rand index on pixels whose truth is not membrane (Arganda-Carreras et al. 2015; after the
@@ -31,6 +38,8 @@ def adapted_rand_error(probability: np.ndarray, label: np.ndarray, threshold: fl
         probability: of interior; one section (Y, X) or a stack (Z, Y, X); float in [0, 1] or bool.
         label: same shape; bool, {0, 1} or {0, 255}.
         threshold: interior is probability > threshold.
+        cells: whether `label` holds cells by number, 0 on membrane; they are counted as they are given.
+        ignore: same shape, bool; pixels to leave out. Proposed segments are told apart before they are.
 
     Raises:
         ValueError: bad input, or a section without interior in its label.
@@ -41,22 +50,22 @@ def adapted_rand_error(probability: np.ndarray, label: np.ndarray, threshold: fl
     >>> round(adapted_rand_error(np.ones((1, 5)), label), 4)
     0.3333
     """
-    sections, interiors = prepare(probability, label)
+    sections, truths = prepare(probability, label, cells, ignore)
     return float(
         np.mean(
             [
-                section_adapted_rand_error(binarise(section, threshold), interior)
-                for section, interior in zip(sections, interiors, strict=True)
+                section_adapted_rand_error(binarise(section, threshold), truth)
+                for section, truth in zip(sections, truths, strict=True)
             ]
         )
     )
 
 
-def section_adapted_rand_error(predicted: np.ndarray, interior: np.ndarray) -> float:
+def section_adapted_rand_error(predicted: np.ndarray, truth: Truth) -> float:
     """`adapted_rand_error` of one bool section."""
-    counts = _contingency(predicted, interior)
+    counts = _contingency(predicted, truth)
     settled, membrane = counts[:, 1:], float(counts[:, 0].sum())
-    alone = membrane / interior.size
+    alone = membrane / truth.pixels
     pairs = float((settled**2).sum()) + alone
     precision = pairs / (float((settled.sum(axis=0) ** 2).sum()) + alone) if pairs else 0.0
     recall = pairs / float((counts.sum(axis=1) ** 2).sum())
@@ -64,7 +73,12 @@ def section_adapted_rand_error(predicted: np.ndarray, interior: np.ndarray) -> f
 
 
 def variation_of_information(
-    probability: np.ndarray, label: np.ndarray, threshold: float = 0.5
+    probability: np.ndarray,
+    label: np.ndarray,
+    threshold: float = 0.5,
+    *,
+    cells: bool = False,
+    ignore: np.ndarray | None = None,
 ) -> VariationOfInformation:
     """Variation of information of 4-connected components per section, averaged; nats, lower is better.
 
@@ -77,20 +91,20 @@ def variation_of_information(
     >>> round(merged.split, 4), round(merged.merge, 4)
     (0.0, 0.6931)
     """
-    sections, interiors = prepare(probability, label)
+    sections, truths = prepare(probability, label, cells, ignore)
     parts = np.mean(
         [
-            section_variation_of_information(binarise(section, threshold), interior)
-            for section, interior in zip(sections, interiors, strict=True)
+            section_variation_of_information(binarise(section, threshold), truth)
+            for section, truth in zip(sections, truths, strict=True)
         ],
         axis=0,
     )
     return VariationOfInformation(float(parts[0]), float(parts[1]))
 
 
-def section_variation_of_information(predicted: np.ndarray, interior: np.ndarray) -> VariationOfInformation:
+def section_variation_of_information(predicted: np.ndarray, truth: Truth) -> VariationOfInformation:
     """`variation_of_information` of one bool section."""
-    shares = _contingency(predicted, interior)
+    shares = _contingency(predicted, truth)
     shares = shares / shares.sum()
     joint = _entropy(shares.ravel())
     return VariationOfInformation(
@@ -98,14 +112,12 @@ def section_variation_of_information(predicted: np.ndarray, interior: np.ndarray
     )
 
 
-def _contingency(predicted: np.ndarray, interior: np.ndarray) -> np.ndarray:
+def _contingency(predicted: np.ndarray, truth: Truth) -> np.ndarray:
     """Pixels per true cell (rows) and proposed segment (columns; the first is proposed membrane), float64."""
-    truth, cells = ndimage.label(interior)
-    if not cells:
-        raise ValueError("a section's label has no cell interior; segments cannot be compared on it")
+    true, cells = truth.scored_segments()
     proposal, segments = ndimage.label(predicted)
-    inside = interior
-    pairs = (truth[inside].astype(np.int64) - 1) * (segments + 1) + proposal[inside]
+    inside = true > 0
+    pairs = (true[inside].astype(np.int64) - 1) * (segments + 1) + proposal[inside]
     return np.bincount(pairs, minlength=cells * (segments + 1)).reshape(cells, segments + 1).astype(np.float64)
 
 

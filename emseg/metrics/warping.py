@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from emseg.metrics.inputs import binarise, prepare
+from emseg.metrics.inputs import Truth, binarise, prepare
 
 # Neighbours in a circle, from the upper left: (row, column).
 _RING = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
@@ -40,7 +40,14 @@ class WarpingError:
     false_negatives: int
 
 
-def warping_error(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> WarpingError:
+def warping_error(
+    probability: np.ndarray,
+    label: np.ndarray,
+    threshold: float = 0.5,
+    *,
+    cells: bool = False,
+    ignore: np.ndarray | None = None,
+) -> WarpingError:
     """Pixel disagreement after a topology-preserving warp of the label towards the proposal.
 
     The warp flips simple points greedily until none that disagrees is left, which is how the challenge computed
@@ -51,6 +58,10 @@ def warping_error(probability: np.ndarray, label: np.ndarray, threshold: float =
         probability: of interior; one section (Y, X) or a stack (Z, Y, X); float in [0, 1] or bool.
         label: same shape; bool, {0, 1} or {0, 255}.
         threshold: interior is probability > threshold.
+        cells: whether `label` holds cells by number, 0 on membrane. It is their mask that is warped, so cells that
+            touch are one: draw membranes between them first.
+        ignore: same shape, bool. There the proposal is taken to be as labelled: these pixels take part in topology but
+            never flip, and the share is of the others.
 
     Raises:
         ValueError: bad input as for the pixel metrics.
@@ -63,15 +74,21 @@ def warping_error(probability: np.ndarray, label: np.ndarray, threshold: float =
     >>> warping_error(cut, label).splits
     1
     """
-    sections, interiors = prepare(probability, label)
+    sections, truths = prepare(probability, label, cells, ignore)
     values, counts = [], np.zeros(4, int)
-    for section, interior in zip(sections, interiors, strict=True):
-        proposal = binarise(section, threshold)
-        warped = warp_label(interior, proposal)
-        values.append(np.count_nonzero(warped != proposal) / proposal.size)
-        counts += _classify(warped, proposal)
+    for section, truth in zip(sections, truths, strict=True):
+        value, groups = section_warping_error(binarise(section, threshold), truth)
+        values.append(value)
+        counts += groups
     per_section = np.array(values)
     return WarpingError(float(per_section.mean()), per_section, *map(int, counts))
+
+
+def section_warping_error(predicted: np.ndarray, truth: Truth) -> tuple[float, np.ndarray]:
+    """The value of `warping_error` of one bool section, and how many splits, merges, false positives and negatives."""
+    proposal = truth.filled(predicted)
+    warped = warp_label(truth.interior, proposal)
+    return np.count_nonzero(warped != proposal) / truth.pixels, _classify(warped, proposal)
 
 
 def warp_label(label: np.ndarray, proposal: np.ndarray) -> np.ndarray:

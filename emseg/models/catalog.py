@@ -1,4 +1,4 @@
-"""The models by name: how each is built, and the study's row to compare it with."""
+"""The models by name: how each is built."""
 
 from __future__ import annotations
 
@@ -26,16 +26,14 @@ class CatalogEntry:
 
     build: Callable[..., Network]
     description: str
-    study: dict[str, float] | None = None
-    """The reference study's row: metric name to value, under its leaking protocol."""
 
 
 _CATALOG: dict[str, CatalogEntry] = {}
+_RENAMED = {"supervised_unet": "deeply_supervised_unet"}
+"""Names in records, packages and settings of before, and what the same networks are called now."""
 
 
-def register_model(
-    name: str, build: Callable[..., Network], description: str, study: dict[str, float] | None = None
-) -> None:
+def register_model(name: str, build: Callable[..., Network], description: str) -> None:
     """Add a model to the catalog.
 
     A package adds its own without being imported first through an entry point of group `emseg.models` that
@@ -44,23 +42,30 @@ def register_model(
     Raises:
         ValueError: the name is taken.
     """
-    if name in _CATALOG:
+    if name in _CATALOG or name in _RENAMED:
         raise ValueError(f"a model named {name} is already in the catalog")
-    _CATALOG[name] = CatalogEntry(build, description, study)
+    _CATALOG[name] = CatalogEntry(build, description)
+
+
+def forget_models(names: list[str]) -> None:
+    """Take models out of the catalog."""
+    for name in names:
+        del _CATALOG[name]
 
 
 def list_models() -> list[str]:
-    """Names in the catalog, the study's four first."""
+    """Names in the catalog, the reference's four first."""
     _load_entry_points()
     return list(_CATALOG)
 
 
 def catalog_entry(name: str) -> CatalogEntry:
-    """The entry of one model.
+    """The entry of one model; a model that was renamed is found by its old name too.
 
     Raises:
         InputError: there is no such model.
     """
+    name = _RENAMED.get(name, name)
     if name not in list_models():
         raise InputError(f"no model named {name}; there are {', '.join(_CATALOG)}")
     return _CATALOG[name]
@@ -70,10 +75,11 @@ def build_model(name: str, **overrides: Any) -> Network:
     """Build a network with freshly drawn weights (PyTorch's global generator).
 
     Args:
-        name: a catalog name: dmcn, unet1, weighted_unet, unet2 (the study's), residual_unet, supervised_unet,
+        name: a catalog name: dmcn, unet1, weighted_unet, unet2 (the reference's), residual_unet,
+            deeply_supervised_unet,
             or one that was registered.
         overrides: changes to the layout. All: `base_channels`, `normalization` ('none' or 'batch'),
-            `dropout` (one rate for every level, or a rate per level). U-Nets: `depth`; the study's: `padding`;
+            `dropout` (one rate for every level, or a rate per level). U-Nets: `depth`; the reference's: `padding`;
             the residual ones: `neighbours`.
 
     Returns:
@@ -204,40 +210,13 @@ def _load_entry_points() -> None:
 _loaded_entry_points: set[str] = set()
 
 
-def _study_row(iou_thresholded: float, dice: float, pixel_error: float, rand_error: float) -> dict[str, float]:
-    return {
-        "iou_thresholded": iou_thresholded,
-        "dice": dice,
-        "pixel_error": pixel_error,
-        "rand_error": rand_error,
-    }
-
-
-register_model(
-    "dmcn",
-    _dmcn,
-    "Deep Multilevel Contextual Network (Chen et al. 2016)",
-    _study_row(0.8760, 0.9528, 0.0732, 0.1355),
-)
-register_model(
-    "unet1",
-    _classic_unet("valid", 0.0),
-    "U-Net, 'valid' padding (Ronneberger et al. 2015)",
-    _study_row(0.8980, 0.9623, 0.0578, 0.1087),
-)
-register_model(
-    "weighted_unet",
-    _classic_unet("same", 0.1),
-    "U-Net, 'same' padding, dropout and the weight-map loss",
-    _study_row(0.9020, 0.9617, 0.0599, 0.1124),
-)
-register_model(
-    "unet2",
-    _unet2,
-    "six-level U-Net from 16 channels, BCE-Dice loss",
-    _study_row(0.8840, 0.9556, 0.0690, 0.1282),
-)
+register_model("dmcn", _dmcn, "Deep Multilevel Contextual Network (Chen et al. 2016)")
+register_model("unet1", _classic_unet("valid", 0.0), "U-Net, 'valid' padding (Ronneberger et al. 2015)")
+register_model("weighted_unet", _classic_unet("same", 0.1), "U-Net, 'same' padding, dropout and the weight-map loss")
+register_model("unet2", _unet2, "six-level U-Net from 16 channels, BCE-Dice loss")
 register_model("residual_unet", _residual_unet(supervised=False), "residual U-Net at half resolution")
 register_model(
-    "supervised_unet", _residual_unet(supervised=True), "residual U-Net at half resolution, every level supervised"
+    "deeply_supervised_unet",
+    _residual_unet(supervised=True),
+    "residual U-Net at half resolution, every level supervised",
 )

@@ -1,4 +1,4 @@
-"""Deep Multilevel Contextual Network (Chen et al. 2016), as the reference study built it."""
+"""Deep Multilevel Contextual Network (Chen et al. 2016), as the reference paper built it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DMCN(Network):
     Args:
         base_channels: channels of the first level; they double at every level down.
         dropout: rate after each of the four levels.
-        normalization: 'batch' puts batch normalisation before every ReLU of the encoder; 'none' is the study's.
+        normalization: 'batch' puts batch normalisation before every ReLU of the encoder; 'none' is the reference's.
     """
 
     margin = 0

@@ -1,4 +1,4 @@
-"""The initial weights the reference study drew."""
+"""The initial weights of the reference paper."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TRUNCATED_STD = 0.87962566103423978
 
 
 def initialise(network: nn.Module, head: nn.Module, seed: int | None = None) -> None:
-    """Draw every weight as the study did; biases become zero.
+    """Draw every weight as the reference paper did; biases become zero.
 
     Convolutions: He normal (He et al. 2015), a normal cut at two standard deviations with variance 2 / fan_in.
     The sigmoid head: Glorot uniform (Glorot and Bengio 2010), +-sqrt(6 / (fan_in + fan_out)).

@@ -1,4 +1,4 @@
-"""U-Net (Ronneberger et al. 2015), with the variations of the reference study."""
+"""U-Net (Ronneberger et al. 2015), with the variations of the reference paper."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class UNet(Network):
         dropout_between: dropout between the two convolutions of a level instead of after them.
         up_kernel: kernel of the stride-2 transposed convolutions: 2, or 3 with a ReLU after them.
         head_kernel: kernel of the last convolution.
-        normalization: 'batch' puts batch normalisation before every ReLU of a level; 'none' is the study's.
+        normalization: 'batch' puts batch normalisation before every ReLU of a level; 'none' is the reference's.
     """
 
     def __init__(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from emseg.errors import InputError
-from emseg.records.checked import read_checked, write_checked
-from emseg.records.run import made_from
+from emseg.records.checked import read_checked, what_is_wrong, write_checked
+from emseg.records.earlier import calibration_of_evaluation
+from emseg.records.run import MadeFrom, Run
 from emseg.settings import CellMethod
 
 CELLS_FILE = "cells.json"
@@ -43,6 +43,30 @@ class CurvePoint(_Part):
     v_info: float
 
 
+class BorderRule(_Part):
+    """Numbers of a logistic rule that judges a border by its features, one of each list per feature."""
+
+    mean: list[float]
+    scale: list[float]
+    weights: list[float]
+    bias: float
+
+
+class RoundRules(_Part):
+    """Rules of one round, which merges regions down to a probability."""
+
+    down_to: float
+    alone: BorderRule
+    among_neighbours: BorderRule | None
+
+
+class MergeRules(_Part):
+    """What an agglomeration learned; see `emseg.segmentation.agglomeration`."""
+
+    features: list[str]
+    rounds: list[RoundRules]
+
+
 class Calibration(_Part):
     """What `calibrate` found on training and validation sections.
 
@@ -51,61 +75,47 @@ class Calibration(_Part):
     """
 
     format: Literal[1] = 1
-    made_from: dict[str, Any]
+    made_from: MadeFrom
     cells: CellMethod
     thresholds: Thresholds
     plain: Thresholds
-    agglomeration: dict[str, Any] | None
+    agglomeration: MergeRules | None
     grey_threshold: GreyThreshold | None
     """None in what was read from an evaluation of before there were calibrations."""
     curve: list[CurvePoint]
 
 
-def write_calibration(run: Path, calibration: Calibration) -> None:
+def write_calibration(folder: Path, calibration: Calibration) -> None:
     """Write cells.json into the folder of a run."""
-    write_checked(run / CELLS_FILE, calibration.model_dump(mode="json"))
+    write_checked(folder / CELLS_FILE, calibration)
 
 
-def read_calibration(run: Path, facts: dict[str, Any]) -> tuple[Calibration, str]:
+def read_calibration(folder: Path, run: Run) -> tuple[Calibration, str]:
     """The calibration of a run, and its checksum, which scores made with it name.
 
     Args:
-        run: folder that holds cells.json.
-        facts: record.json of the run.
+        folder: that holds cells.json.
+        run: whose it must be.
 
     Raises:
         InputError: the run was not calibrated, or cells.json is damaged or of other weights.
     """
-    file = run / CELLS_FILE
+    file = folder / CELLS_FILE
     if not file.is_file():
-        if (older := _of_older_evaluation(run / "evaluation", facts)) is not None:
+        if (older := _of_older_evaluation(folder / "evaluation", run)) is not None:
             return older, ""
-        raise InputError(f"{run} is not calibrated; run `emseg calibrate {run}` first")
-    values, checksum = read_checked(file, Calibration, _REMEDY)
-    calibration = Calibration.model_validate(values)
-    if calibration.made_from != made_from(facts):
+        raise InputError(f"{folder} is not calibrated; run `emseg calibrate {folder}` first")
+    calibration, checksum = read_checked(file, Calibration, _REMEDY)
+    if calibration.made_from.differing(run.made_from):
         raise InputError(f"{file} was made from other weights than those beside it; {_REMEDY}")
     return calibration, checksum
 
 
-def _of_older_evaluation(folder: Path, facts: dict[str, Any]) -> Calibration | None:
-    """What an evaluation of before there were calibrations had found; enough to segment with, not to score again."""
-    metrics_file, rules = folder / "metrics.json", folder / "agglomeration.json"
-    if not metrics_file.is_file():
-        return None
+def _of_older_evaluation(folder: Path, run: Run) -> Calibration | None:
     try:
-        metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
-        if metrics.get("calibration") is not None:
-            return None
-        thresholds = Thresholds(v_rand=metrics["threshold"], v_info=metrics["v_info_threshold"])
-        return Calibration(
-            made_from=made_from(facts),
-            cells=metrics.get("cells", "threshold"),
-            thresholds=thresholds,
-            plain=thresholds,
-            agglomeration=json.loads(rules.read_text(encoding="utf-8")) if rules.is_file() else None,
-            grey_threshold=None,
-            curve=[],
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        found = calibration_of_evaluation(folder)
+        return None if found is None else Calibration.model_validate({"made_from": run.made_from, **found})
+    except ValidationError as error:
+        raise InputError(f"{folder} is damaged ({what_is_wrong(error)}); {_REMEDY}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder} is damaged ({' '.join(str(error).split())[:100]}); {_REMEDY}") from error

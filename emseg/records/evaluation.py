@@ -1,46 +1,39 @@
-"""What metrics.json must hold, and that it belongs to the run that it lies beside."""
+"""metrics.json and the tables beside it: what a run's test sections say, and that it belongs to the run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from emseg.errors import InputError
-from emseg.metrics.scoring import ALL_METRICS
+from emseg.metrics.scoring import ALL_METRICS, Interval, Scores
 from emseg.records.calibration import CELLS_FILE, read_calibration
 from emseg.records.checked import file_digest, read_checked, write_checked
-from emseg.records.run import Run, made_from
-from emseg.settings import LEAKING_PROTOCOLS, ProtocolName
+from emseg.records.earlier import AGGLOMERATION_FILE, upgraded_evaluation
+from emseg.records.record import RunRecord
+from emseg.records.run import MadeFrom, Run
+from emseg.settings import LEAKING_PROTOCOLS, CellMethod, ProtocolName
 
 METRICS_FILE, SCORES_FILE, BASELINES_FILE = "metrics.json", "scores.csv", "baselines.csv"
-AGGLOMERATION_FILE = "agglomeration.json"
 _COVERED = (SCORES_FILE, BASELINES_FILE, AGGLOMERATION_FILE)
 """Files that metrics.json knows the SHA-256 of."""
 _ROUNDING = 2e-6
 """Of means, whose sections are written with six digits."""
-_SHARED = ("model", "dataset", "protocol", "fold", "seed", "data_digest")
 _REMEDY = "evaluate the run again (emseg evaluate)"
 
 
-class Interval(BaseModel):
-    """A mean over test sections with its 95 % bootstrap interval."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    mean: float
-    low: float
-    high: float
-
-
 class Evaluation(BaseModel):
-    """metrics.json, but for the metrics themselves, which `read_evaluation` checks against scores.csv."""
+    """metrics.json. There each metric is an entry of its own; here they are together in `metrics`."""
 
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
 
+    format: Literal[1] = 1
     model: str
     dataset: str
     protocol: ProtocolName
@@ -50,7 +43,7 @@ class Evaluation(BaseModel):
     seed: int = Field(ge=0)
     sections: int = Field(ge=1)
     pixel_threshold: float = Field(ge=0, le=1)
-    cells: Literal["threshold", "agglomeration"] = "threshold"
+    cells: CellMethod
     threshold: float = Field(ge=0, le=1)
     v_info_threshold: float = Field(ge=0, le=1)
     oracle_threshold: float = Field(ge=0, le=1)
@@ -58,41 +51,91 @@ class Evaluation(BaseModel):
     parameters: int
     epochs: int
     seconds_per_epoch: float
-    v_rand: Interval
-    v_info: Interval
-    made_from: dict[str, Any] | None = None
+    metrics: dict[str, Interval]
+    """V_rand, V_info and those of `ALL_METRICS` that were measured, by their names."""
+    made_from: MadeFrom | None
     """Of the record that was evaluated; None in evaluations of before it was noted."""
-    calibration: str | None = None
-    """Checksum of the cells.json that the scores were made with."""
-    files: dict[str, str] = {}
+    calibration: str | None
+    """Checksum of the cells.json that the scores were made with; None in evaluations of before there was one."""
+    files: dict[str, str]
     """SHA-256 of the tables and rules beside it."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written_now(cls, values: Any) -> Any:
+        values = upgraded_evaluation(values)
+        if not isinstance(values, dict) or "metrics" in values:
+            return values
+        metrics = {name: values[name] for name in ALL_METRICS if name in values}
+        return {key: value for key, value in values.items() if key not in metrics} | {"metrics": metrics}
+
     @model_validator(mode="after")
-    def _metrics_are_intervals(self) -> Evaluation:
-        for name in ALL_METRICS:
-            if name in (extra := self.model_extra or {}):
-                Interval.model_validate(extra[name])
+    def _has_known_metrics_and_files(self) -> Evaluation:
+        for name in ("v_rand", "v_info"):
+            if name not in self.metrics:
+                raise ValueError(f"{name} is missing")
+        if not set(self.metrics) <= set(ALL_METRICS):
+            raise ValueError("metrics names others than those that are measured")
         if not set(self.files) <= set(_COVERED):
             raise ValueError("files names others than those of an evaluation")
         return self
 
+    @model_serializer(mode="wrap")
+    def _with_metrics_as_entries(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in handler(self).items():
+            flat |= value if key == "metrics" else {key: value}
+        return flat
 
-def write_metrics(folder: Path, metrics: dict[str, Any], facts: dict[str, Any], calibration: str) -> None:
-    """Write metrics.json, which names what it was made from and the files beside it.
+    def shown(self) -> dict[str, Any]:
+        """Scores, thresholds and cost as JSON has them, without what ties them to files and weights."""
+        return self.model_dump(mode="json", exclude={"format", "made_from", "calibration", "files"})
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation with its tables.
+
+    Attributes:
+        evaluation: metrics.json.
+        table: scores.csv, a row per test section.
+        baselines: baselines.csv, the same for each baseline, whose name is in the column `model`.
+    """
+
+    evaluation: Evaluation
+    table: pd.DataFrame
+    baselines: pd.DataFrame
+
+    @property
+    def scores(self) -> Scores:
+        """Scores per section, with the seed."""
+        return scores_of(self.evaluation, self.table)
+
+
+def scores_of(evaluation: Evaluation, table: pd.DataFrame) -> Scores:
+    """Scores per section, with the seed."""
+    return Scores(evaluation.protocol, evaluation.data_digest, table.assign(seed=evaluation.seed))
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation) -> Evaluation:
+    """Write metrics.json with the digests of the files that lie beside it, and return what was written.
 
     Args:
         folder: that holds the evaluation's other files.
-        metrics: scores, thresholds, protocol.
-        facts: the record of the run.
-        calibration: checksum of the cells.json that they were made with.
+        evaluation: whose `files` are not known yet.
     """
     files = {name: file_digest(folder / name) for name in _COVERED if (folder / name).is_file()}
-    write_checked(
-        folder / METRICS_FILE, metrics | {"made_from": made_from(facts), "calibration": calibration, "files": files}
-    )
+    written = evaluation.model_copy(update={"files": files})
+    write_checked(folder / METRICS_FILE, written)
+    return written
 
 
-def read_evaluation(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
+def read_evaluation(folder: Path) -> Evaluation:
+    """metrics.json of an `evaluation` folder; see `read_evaluated`."""
+    return read_evaluated(folder).evaluation
+
+
+def read_evaluated(folder: Path) -> Evaluated:
     """metrics.json, scores.csv and baselines.csv of an `evaluation` folder, checked against each other.
 
     Raises:
@@ -100,65 +143,65 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.Data
     """
     if not (folder / METRICS_FILE).is_file():
         raise InputError(f"{folder} holds no scores; run `emseg evaluate` on the run first")
-    metrics, _ = read_checked(folder / METRICS_FILE, Evaluation, _REMEDY)
-    for name in metrics.get("files", {}):
-        if not (folder / name).is_file() or file_digest(folder / name) != metrics["files"][name]:
+    evaluation, _ = read_checked(folder / METRICS_FILE, Evaluation, _REMEDY)
+    for name, digest in evaluation.files.items():
+        if not (folder / name).is_file() or file_digest(folder / name) != digest:
             raise InputError(f"{folder / name} is not what was evaluated; {_REMEDY}")
-    scores, baselines = _table(folder / SCORES_FILE), _table(folder / BASELINES_FILE)
-    if wrong := _contradiction(metrics, scores):
+    table, baselines = _table(folder / SCORES_FILE), _table(folder / BASELINES_FILE)
+    if wrong := _contradiction(evaluation, table):
         raise InputError(f"{folder / METRICS_FILE} and {SCORES_FILE} do not belong together: {wrong}; {_REMEDY}")
-    return metrics, scores, baselines
+    return Evaluated(evaluation, table, baselines)
 
 
-def require_fit(record: dict[str, Any], metrics: dict[str, Any], folder: Path, is_proof_needed: bool = False) -> None:
+def read_fitting(folder: Path) -> tuple[Run, Evaluated]:
+    """The record beside an `evaluation` folder, and what `read_evaluated` gives, which fits it.
+
+    Raises:
+        InputError: one of them is missing or damaged, or they do not belong together.
+    """
+    run = RunRecord(folder.parent / "training").read()
+    evaluated = read_evaluated(folder)
+    require_fit(run, evaluated.evaluation, folder)
+    require_calibration(folder.parent, run, evaluated.evaluation)
+    return run, evaluated
+
+
+def require_fit(run: Run, evaluation: Evaluation, folder: Path, is_proof_needed: bool = False) -> None:
     """Refuse scores that were made from another run, from other weights, or from other data.
 
     Args:
-        record: record.json.
-        metrics: metrics.json.
+        run: record.json.
+        evaluation: metrics.json.
         folder: that holds it, for the sentence.
         is_proof_needed: refuse scores of before evaluations noted what they were made from, too.
 
     Raises:
         InputError: they do not fit.
     """
-    noted = metrics.get("made_from")
+    noted = evaluation.made_from
     if noted is None and is_proof_needed:
         raise InputError(f"{folder} does not say which weights it was made from; {_REMEDY}")
-    differing = [key for key in _SHARED if record[key] != metrics[key]]
+    shared = ("model", "dataset", "protocol", "fold", "seed", "data_digest")
+    differing = [key for key in shared if getattr(run, key) != getattr(evaluation, key)]
     if noted is not None:
-        expected = made_from(record)
-        differing += [key for key in expected if noted.get(key) != expected[key] and key not in differing]
+        differing += [key for key in noted.differing(run.made_from) if key not in differing]
     if differing:
         raise InputError(
             f"{folder} holds scores of another run than the one beside it ({', '.join(differing)} differ); {_REMEDY}"
         )
 
 
-def read_fitting(folder: Path) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame, pd.DataFrame]:
-    """The record beside an `evaluation` folder, and what `read_evaluation` gives, which fits it.
-
-    Raises:
-        InputError: one of them is missing or damaged, or they do not belong together.
-    """
-    record, _ = read_checked(
-        folder.parent / "training" / "record.json", Run, f"bring it back, or remove {folder.parent} and train again"
-    )
-    metrics, scores, baselines = read_evaluation(folder)
-    require_fit(record, metrics, folder)
-    require_calibration(folder.parent, record, metrics)
-    return record, metrics, scores, baselines
-
-
-def require_calibration(run: Path, record: dict[str, Any], metrics: dict[str, Any]) -> None:
+def require_calibration(folder: Path, run: Run, evaluation: Evaluation) -> None:
     """Refuse scores that were made with another calibration than the one in the run's folder, if there is one.
 
     Raises:
         InputError: they were, or cells.json is damaged.
     """
-    noted = metrics.get("calibration")
-    if noted is not None and (run / CELLS_FILE).is_file() and read_calibration(run, record)[1] != noted:
-        raise InputError(f"{run / 'evaluation'} holds scores of another calibration than {run / CELLS_FILE}; {_REMEDY}")
+    noted = evaluation.calibration
+    if noted is not None and (folder / CELLS_FILE).is_file() and read_calibration(folder, run)[1] != noted:
+        raise InputError(
+            f"{folder / 'evaluation'} holds scores of another calibration than {folder / CELLS_FILE}; {_REMEDY}"
+        )
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -177,14 +220,24 @@ def _table(path: Path) -> pd.DataFrame:
     return table
 
 
-def _contradiction(metrics: dict[str, Any], scores: pd.DataFrame) -> str | None:
-    if metrics["sections"] != len(scores) or scores["section"].duplicated().any():
-        return f"one has {metrics['sections']} sections, the other {scores['section'].nunique()}"
-    if metrics["leaks"] != (metrics["protocol"] in LEAKING_PROTOCOLS):
-        return f"it says leaks: {metrics['leaks']} of protocol {metrics['protocol']}"
+def _contradiction(evaluation: Evaluation, table: pd.DataFrame) -> str | None:
+    if evaluation.sections != len(table) or table["section"].duplicated().any():
+        return f"one has {evaluation.sections} sections, the other {table['section'].nunique()}"
+    if evaluation.leaks != (evaluation.protocol in LEAKING_PROTOCOLS):
+        return f"it says leaks: {evaluation.leaks} of protocol {evaluation.protocol}"
     for name in ALL_METRICS:
-        if (name in metrics) != (name in scores):
+        noted = evaluation.metrics.get(name)
+        if (noted is None) != (name not in table):
             return f"one lacks {name}"
-        if name in metrics and abs(metrics[name]["mean"] - scores[name].mean()) > _ROUNDING:
-            return f"{name} is {metrics[name]['mean']:.4f} in one and {scores[name].mean():.4f} in the other"
+        if noted is not None and abs(noted.mean - table[name].mean()) > _ROUNDING:
+            return f"{name} is {noted.mean:.4f} in one and {table[name].mean():.4f} in the other"
     return None
+
+
+def flat_metrics(metrics: Mapping[str, Interval]) -> dict[str, float]:
+    """Metrics by their names in MLflow: each mean by its own, its interval as interval/NAME_low and _high."""
+    flat: dict[str, float] = {}
+    for name, interval in metrics.items():
+        # MLflow draws a section per prefix: intervals must not crowd the means.
+        flat |= {name: interval.mean, f"interval/{name}_low": interval.low, f"interval/{name}_high": interval.high}
+    return flat

@@ -40,29 +40,29 @@ def ablations(runs: list[EvaluatedRun]) -> pd.DataFrame:
     changes = _changes(runs)
     rows = []
     for each in [*changes, *_for_all_models(changes)]:
-        facts = {"model": each.model, "protocol": each.protocol, "change": each.change, "runs": each.runs}
+        about = {"model": each.model, "protocol": each.protocol, "change": each.change, "runs": each.runs}
         for metric in _METRICS:
             difference = vars(paired_difference(each.changed, each.unchanged, metric, same_networks=each.same_networks))
-            rows.append(facts | {key: difference[key] for key in ("metric", "mean", "low", "high", "p_value")})
+            rows.append(about | {key: difference[key] for key in ("metric", "mean", "low", "high", "p_value")})
     return pd.DataFrame(rows)
 
 
 def _changes(runs: list[EvaluatedRun]) -> list[_Change]:
     changes = []
-    for model, protocol, variation in sorted({(r.model, r.metrics["protocol"], r.variation) for r in runs}):
+    for model, protocol, variation in sorted({(r.model, r.evaluation.protocol, r.variation) for r in runs}):
         family, _, change = variation.partition("/")
         changed, base = (
             {
-                (r.metrics["fold"], r.metrics["seed"]): r
+                (r.evaluation.fold, r.evaluation.seed): r
                 for r in runs
-                if (r.model, r.metrics["protocol"], r.variation) == (model, protocol, name)
+                if (r.model, r.evaluation.protocol, r.variation) == (model, protocol, name)
             }
             for name in (variation, family)
         )
         common = sorted(changed.keys() & base.keys())
         if change and common:
             with_it, without = (_pooled([part[key].scores for key in common]) for part in (changed, base))
-            same_networks = all(changed[key].facts["id"] == base[key].facts["id"] for key in common)
+            same_networks = all(changed[key].run.id == base[key].run.id for key in common)
             changes.append(_Change(model, protocol, change, with_it, without, len(common), same_networks))
         scores = [run.scores for run in base.values()]
         agglomerated = [each for each in scores if set(THRESHOLDED_METRICS) <= set(each.per_section)]

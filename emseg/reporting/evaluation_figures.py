@@ -14,22 +14,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from emseg.data.io.stack import read_stack
 from emseg.data.labelled_sections import LabelledSections
 from emseg.data.separation import weight_map
 from emseg.data.sources import Source
-from emseg.data.stack import read_stack
-from emseg.evaluation.evaluate import (
-    CURVES_FILE,
-    MERGED_PICTURE,
-    OWN_FILES,
-    PIXEL_THRESHOLD,
-    PROBABILITY_PICTURE,
-    evaluation_folder,
-)
+from emseg.evaluation.evaluate import CURVES_FILE, MERGED_PICTURE, OWN_FILES, PIXEL_THRESHOLD, PROBABILITY_PICTURE
 from emseg.files import atomic_folder
-from emseg.records.evaluation import read_evaluation, read_fitting
+from emseg.records.evaluation import read_evaluated, read_fitting
+from emseg.records.record import RunRecord
 from emseg.training.plan import parts_of_run
-from emseg.training.record import RunRecord
 
 _PANELS = 6
 
@@ -41,7 +34,7 @@ def add_figures(record: RunRecord, dataset: Source) -> None:
         InputError: the run was not evaluated, or `dataset` is not what it was trained on.
     """
     test = parts_of_run(record, dataset).test
-    before = evaluation_folder(record)
+    before = record.evaluation_folder
     read_fitting(before)
     with atomic_folder(before, OWN_FILES) as folder:
         shutil.copytree(before, folder, dirs_exist_ok=True)
@@ -53,35 +46,36 @@ def draw_evaluation(folder: Path, record: RunRecord, test: LabelledSections) -> 
     # Drawing is the one step that needs matplotlib, which a machine that only trains may lack.
     from emseg.reporting.figures import curves_figure, overlay_figure, panel_figure, save_figure, thresholds_figure
 
-    metrics, per_section, _ = read_evaluation(folder)
+    evaluated, run = read_evaluated(folder), record.read()
+    evaluation, per_section = evaluated.evaluation, evaluated.table
     probability = read_stack(folder / PROBABILITY_PICTURE).astype(np.float32) / 255
     is_merged = (folder / MERGED_PICTURE).is_file()
     cells = read_stack(folder / MERGED_PICTURE).astype(np.float32) / 255 if is_merged else probability
-    threshold = metrics["threshold"]
+    threshold = evaluation.threshold
     curves = pd.read_csv(folder / CURVES_FILE)
-    chosen = {"v_rand": threshold, "v_info": metrics["v_info_threshold"]}
-    save_figure(thresholds_figure(record.name, curves, chosen), folder / "thresholds.png")
-    save_figure(curves_figure(record.name, record.history()), folder / "curves.png")
+    chosen = {"v_rand": threshold, "v_info": evaluation.v_info_threshold}
+    save_figure(thresholds_figure(run.name, curves, chosen), folder / "thresholds.png")
+    save_figure(curves_figure(run.name, record.history()), folder / "curves.png")
     order = per_section["v_rand"].to_numpy().argsort()
     for index, rank in ((order[0], "worst"), (order[-1], "best")):
         value = per_section["v_rand"][index]
         figure = overlay_figure(
-            f"{record.name}, section {test.numbers[index]}, V_rand {value:.4f} ({rank})",
+            f"{run.name}, section {test.numbers[index]}, V_rand {value:.4f} ({rank})",
             test.images[index],
             test.labels[index],
             cells[index] > threshold,
         )
         save_figure(figure, folder / "overlays" / f"{rank}.png")
-    settings = record.read()["settings"]["weight_map"]
+    settings = run.settings.weight_map
     for index in np.unique(np.linspace(0, len(per_section) - 1, _PANELS).round().astype(int)):
         section = int(per_section["section"][index])
-        title = f"{record.name}, {metrics['dataset']}, section {section}" + (" (leaks)" if metrics["leaks"] else "")
+        title = f"{run.name}, {evaluation.dataset}, section {section}" + (" (leaks)" if evaluation.leaks else "")
         figure = panel_figure(
             title,
             test.images[index],
             test.labels[index],
             probability[index],
             PIXEL_THRESHOLD,
-            weight_map(test.labels[index], settings["w0"], settings["sigma"]) if settings else None,
+            weight_map(test.labels[index], settings.w0, settings.sigma) if settings else None,
         )
         save_figure(figure, folder / "panels" / f"section-{section:03d}.png")

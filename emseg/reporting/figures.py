@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from scipy import ndimage
 
 from emseg.files import atomic_path
 from emseg.metrics import thin_borders
+from emseg.metrics.scoring import Interval
 
 MISSED_MEMBRANE = (0.84, 0.15, 0.16)
 FALSE_MEMBRANE = (0.12, 0.47, 0.71)
@@ -135,22 +135,20 @@ def learning_curves_figure(title: str, histories: dict[str, list[dict[str, float
     return figure
 
 
-def comparison_figure(title: str, rows: list[dict[str, Any]], metrics: list[str]) -> Figure:
-    """Mean and 95 % interval of each model, a panel per metric; `rows` have `model` and {metric: {mean, ...}}."""
-    figure = Figure(figsize=(4.2 * len(metrics), 0.45 * len(rows) + 1.6), layout="constrained")
+def comparison_figure(title: str, models: dict[str, dict[str, Interval]], metrics: list[str]) -> Figure:
+    """Mean and interval of each model, by its name and that of the metric; a panel per metric."""
+    figure = Figure(figsize=(4.2 * len(metrics), 0.45 * len(models) + 1.6), layout="constrained")
     figure.suptitle(title, fontsize=11)
-    positions = np.arange(len(rows))[::-1]
+    positions = np.arange(len(models))[::-1]
     for index, metric in enumerate(metrics):
         axis = figure.add_subplot(1, len(metrics), index + 1)
-        means = np.array([row[metric]["mean"] for row in rows])
-        reach = [
-            means - [row[metric]["low"] for row in rows],
-            np.array([row[metric]["high"] for row in rows]) - means,
-        ]
+        intervals = [own[metric] for own in models.values()]
+        means = np.array([each.mean for each in intervals])
+        reach = [means - [each.low for each in intervals], np.array([each.high for each in intervals]) - means]
         axis.errorbar(means, positions, xerr=np.clip(reach, 0, None), fmt="o", capsize=3, color="0.15")
-        axis.set_yticks(positions, [row["model"] if index == 0 else "" for row in rows])
+        axis.set_yticks(positions, list(models) if index == 0 else [""] * len(models))
         axis.set_xlabel(metric.replace("_", " "))
-        axis.set_ylim(-0.6, len(rows) - 0.4)
+        axis.set_ylim(-0.6, len(models) - 0.4)
         axis.locator_params(axis="x", nbins=5)
         if metric == "pixel_error":
             left = min(0.05, float(means.min()) * 0.9)

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from emseg.data.sources import load_source
 from emseg.errors import InputError
-from emseg.evaluation.evaluate import evaluation_folder
+from emseg.records.bundle import unpack_run
+from emseg.records.record import RunRecord
 from emseg.reporting.evaluation_figures import add_figures
-from emseg.training.bundle import unpack_run
-from emseg.training.record import RunRecord
 
 IMPORTED = Path("runs/imported")
 
@@ -24,9 +23,9 @@ def import_run(bundle: Path) -> RunRecord:
         InputError: the file is not a packed run.
     """
     record = unpack_run(bundle, IMPORTED)
-    if (evaluation_folder(record) / "metrics.json").is_file():
+    if (record.evaluation_folder / "metrics.json").is_file():
         try:
-            source = load_source(record.read()["dataset"])
+            source = load_source(record.read().dataset)
             add_figures(record, source)
         except InputError as error:
             print(f"{bundle}: imported without figures: {error}", file=sys.stderr)

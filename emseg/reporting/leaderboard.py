@@ -3,40 +3,87 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from emseg.data.datasets.card import Card, Reference
+from emseg.data.datasets.known import card_of_data
 from emseg.errors import InputError
-from emseg.evaluation.bootstrap import group_models, paired_difference, rank
-from emseg.metrics.scoring import ALL_METRICS, Scores
-from emseg.models import catalog_entry, list_models
-from emseg.records.evaluation import read_fitting
-from emseg.settings import LEAKING_PROTOCOLS
+from emseg.evaluation.bootstrap import PairedDifference, group_models, paired_difference, rank
+from emseg.metrics.scoring import ALL_METRICS, Interval, Scores
+from emseg.records.evaluation import Evaluated, Evaluation, read_fitting
+from emseg.records.run import Run
+from emseg.reporting.recipes import distinct_names
+from emseg.settings import LEAKING_PROTOCOLS, CellMethod
 from emseg.text import markdown, plain, spreadsheet
 
-STUDY_DATASET, STUDY_PROTOCOL = "isbi2012", "paper"
 PRIMARY_METRIC = "v_rand"
 SHOWN_METRICS = ("v_rand", "v_info", "iou", "iou_thresholded", "dice", "pixel_error", "rand_error", "warping_error")
 
 
 @dataclass(frozen=True)
-class Board:
-    """One table: models scored on the same data under the same protocol, best V_rand first, then baselines.
+class Trained:
+    """Of the runs behind a row of a board.
 
-    `rows` are {model, runs, cells, parameters, seconds_per_epoch, collapsed, group, difference to the best model,
-    metric: {mean, low, high}}.
+    Attributes:
+        runs: how many there are.
+        cells: how they tell cells apart.
+        parameters: of the network.
+        seconds_per_epoch: their mean.
+        collapsed: whether one of them predicts the same everywhere.
     """
+
+    runs: int
+    cells: CellMethod
+    parameters: int
+    seconds_per_epoch: float
+    collapsed: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model of a board, or a baseline.
+
+    Attributes:
+        model: its name.
+        metrics: over test sections, by their names.
+        group: models of one group cannot be told apart.
+        difference: of the primary metric to the best model; None of that one.
+        trained: None of a baseline.
+    """
+
+    model: str
+    metrics: dict[str, Interval]
+    group: int
+    difference: PairedDifference | None
+    trained: Trained | None
+
+
+@dataclass(frozen=True)
+class Board:
+    """One table: models scored on the same data under the same protocol, best V_rand first, then baselines."""
 
     dataset: str
     protocol: str
     data_digest: str
     sections: int
     leaks: bool
-    rows: list[dict[str, Any]]
+    rows: list[Row]
+    card: Card | None = None
+    """Of the known dataset that the pixels are of, whatever the dataset is called."""
+
+    @property
+    def reference(self) -> Reference | None:
+        """The paper whose table was made on the same sections."""
+        return self.card.reference if self.card else None
+
+    @property
+    def trained(self) -> list[Row]:
+        """The rows of models, without baselines."""
+        return [row for row in self.rows if row.trained]
 
     @property
     def title(self) -> str:
@@ -70,7 +117,8 @@ def sound_evaluations(folder: Path) -> tuple[list[Path], list[str]]:
 def make_boards(evaluations: list[Path], names: dict[Path, str] | None = None) -> list[Board]:
     """Group evaluated runs by data digest and protocol, and rank the models of each group.
 
-    Runs of one name are one model; `names` gives other names than the model's own, such as one per profile.
+    Runs of one name are one model; `names` gives the names, such as one per profile. Without it they are those of the
+    models, and recipes that share one are told apart by what differs.
 
     A model's value is the mean over test sections, each first averaged over seeds; the interval is a bootstrap
     over sections.
@@ -80,40 +128,50 @@ def make_boards(evaluations: list[Path], names: dict[Path, str] | None = None) -
     """
     if not evaluations:
         raise InputError("no evaluated runs here; run `make benchmark`, or `emseg train`, `calibrate` and `evaluate`")
-    groups: dict[tuple[str, str, str], list[Path]] = {}
+    groups: dict[tuple[str, str, str], dict[Path, tuple[Run, Evaluated]]] = {}
     for folder in evaluations:
-        _, metrics, _, _ = read_fitting(folder)
-        groups.setdefault((metrics["dataset"], metrics["protocol"], metrics["data_digest"]), []).append(folder)
-    return [_board(*key, folders, names or {}) for key, folders in sorted(groups.items())]
+        run, evaluated = read_fitting(folder)
+        key = evaluated.evaluation
+        groups.setdefault((key.dataset, key.protocol, key.data_digest), {})[folder] = run, evaluated
+    boards = []
+    for tested_on, runs in sorted(groups.items(), key=lambda group: group[0]):
+        own = names or distinct_names({folder: run for folder, (run, _) in runs.items()})
+        boards.append(_board(*tested_on, [(own[folder], *pair) for folder, pair in runs.items()]))
+    return boards
 
 
-def study_rows(board: Board) -> list[dict[str, Any]]:
-    """The reference study's table, to set beside a board of the sections it was made on; its protocol leaks."""
-    if board.dataset != STUDY_DATASET:
-        return []
-    return [
-        {"model": f"study: {name}", "study": True} | {metric: {"mean": value} for metric, value in study.items()}
-        for name in list_models()
-        if (study := catalog_entry(name).study)
-    ]
+def reference_means(board: Board) -> dict[str, dict[str, float]]:
+    """The reference's table, to set beside a board of the sections it was made on.
+
+    Returns:
+        Means by metric, by the name of the model.
+    """
+    if board.reference is None:
+        return {}
+    return {f"reference: {name}": dict(means) for name, means in board.reference.table.items()}
 
 
 def as_table(board: Board) -> pd.DataFrame:
-    """The board and the study's rows as text: a row per model."""
+    """The board and the reference's rows as text: a row per model."""
     rows = []
-    for row in [*board.rows, *study_rows(board)]:
-        is_study = row.get("study", False)
-        cells = {
-            "model": row["model"] + (" (collapsed)" if row.get("collapsed") else ""),
-            "protocol": f"{STUDY_PROTOCOL} (leaks)" if is_study or board.leaks else board.protocol,
-        }
-        cells["cells by"] = row.get("cells", "")
-        cells["group"] = str(row.get("group", ""))
-        cells |= {metric: _cell(row.get(metric)) for metric in SHOWN_METRICS}
-        cells["V_rand to best"] = _cell(row.get("difference"))
-        cells["parameters"] = f"{row['parameters']:,}" if "parameters" in row else ""
-        cells["s/epoch"] = f"{row['seconds_per_epoch']:.1f}" if "seconds_per_epoch" in row else ""
-        rows.append(cells)
+    for row in board.rows:
+        trained, gap = row.trained, row.difference
+        rows.append(
+            {
+                "model": row.model + (" (collapsed)" if trained and trained.collapsed else ""),
+                "protocol": _protocol(board),
+                "cells by": trained.cells if trained else "",
+                "group": str(row.group),
+                **{name: str(row.metrics[name]) if name in row.metrics else "" for name in SHOWN_METRICS},
+                "V_rand to best": f"{gap.mean:.4f} [{gap.low:.4f}, {gap.high:.4f}]" if gap else "",
+                "parameters": f"{trained.parameters:,}" if trained else "",
+                "s/epoch": f"{trained.seconds_per_epoch:.1f}" if trained else "",
+            }
+        )
+    if board.reference is not None:
+        for model, means in reference_means(board).items():
+            shown = {name: f"{means[name]:.4f}" for name in SHOWN_METRICS if name in means}
+            rows.append(dict.fromkeys(rows[0], "") | {"model": model, "protocol": _protocol(board.reference)} | shown)
     return pd.DataFrame(rows)
 
 
@@ -121,27 +179,30 @@ def as_numbers(boards: list[Board]) -> pd.DataFrame:
     """Boards as numbers, for CSV: a row per model, columns METRIC, METRIC_low, METRIC_high."""
     rows = []
     for board in boards:
-        for row in [*board.rows, *study_rows(board)]:
-            is_study = row.get("study", False)
-            flat = {
-                "dataset": board.dataset,
-                "protocol": STUDY_PROTOCOL if is_study else board.protocol,
-                "leaks": is_study or board.leaks,
-                "data_digest": "" if is_study else board.data_digest,
-                "model": row["model"],
-            }
-            difference = row.get("difference") or {}
-            flat["group"] = row.get("group")
-            flat |= {
-                f"difference_{key}": difference.get(key) for key in ("mean", "low", "high", "p_value", "wilcoxon_p")
-            }
-            for metric in ALL_METRICS:
-                parts = row.get(metric, {})
-                flat[metric] = parts.get("mean")
-                flat |= {f"{metric}_{end}": parts.get(end) for end in ("low", "high")}
-            flat |= {key: row.get(key) for key in ("cells", "parameters", "seconds_per_epoch", "runs", "collapsed")}
-            rows.append(flat)
+        tested = {"dataset": board.dataset, "protocol": board.protocol, "leaks": board.leaks}
+        for row in board.rows:
+            gap, trained = row.difference, row.trained
+            flat = tested | {"data_digest": board.data_digest, "model": row.model, "group": row.group}
+            rows.append(
+                flat
+                | {f"difference_{key}": getattr(gap, key, None) for key in _OF_A_DIFFERENCE}
+                | {key: value for name in ALL_METRICS for key, value in _numbers(name, row.metrics.get(name)).items()}
+                | {key: getattr(trained, key, None) for key in _OF_TRAINED}
+            )
+        if (reference := board.reference) is not None:
+            theirs = tested | {"protocol": reference.protocol, "leaks": reference.leaks, "data_digest": ""}
+            for model, means in reference_means(board).items():
+                rows.append(dict.fromkeys(rows[0]) | theirs | {"model": model} | means)
     return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
+
+
+_OF_A_DIFFERENCE = ("mean", "low", "high", "p_value", "wilcoxon_p")
+_OF_TRAINED = ("cells", "parameters", "seconds_per_epoch", "runs", "collapsed")
+
+
+def _numbers(name: str, interval: Interval | None) -> dict[str, float | None]:
+    mean, low, high = (interval.mean, interval.low, interval.high) if interval else (None, None, None)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
 def as_csv(table: pd.DataFrame) -> str:
@@ -180,7 +241,8 @@ _INTERVAL = re.compile(r"[-+]?[\d.]+( \[[-+]?[\d.]+, [-+]?[\d.]+\])?")
 
 def note(boards: list[Board]) -> str:
     """What a reader of boards must know."""
-    return _NOTE + (_STUDY_NOTE if any(board.dataset == STUDY_DATASET for board in boards) else "")
+    references = {reference.protocol: reference for board in boards if (reference := board.reference)}
+    return _NOTE + "".join(map(_reference_note, references.values()))
 
 
 _NOTE = (
@@ -189,66 +251,59 @@ _NOTE = (
     "each use the one at which it is best on validation sections, warping error that of V_rand; cells by "
     "agglomeration are merged down to 0.5, and warping error is that of their mask; pixel metrics use 0.5."
 )
-_STUDY_NOTE = (
-    " Rows marked study are the reference study's, whose protocol tests on warped copies of training sections: "
-    "an upper bound, comparable only with protocol paper."
-)
 
 
-def _board(dataset: str, protocol: str, digest: str, folders: list[Path], names: dict[Path, str]) -> Board:
+def _protocol(made_under: Board | Reference) -> str:
+    return made_under.protocol + (" (leaks)" if made_under.leaks else "")
+
+
+def _reference_note(reference: Reference) -> str:
+    paper = f" ({reference.citation})" if reference.citation else ""
+    leaks = " tests on warped copies of training sections: an upper bound," if reference.leaks else " is"
+    return (
+        f" Rows marked reference are those of the reference paper{paper}, whose protocol{leaks} comparable only with "
+        f"protocol {reference.protocol}."
+    )
+
+
+def _board(dataset: str, protocol: str, digest: str, runs: list[tuple[str, Run, Evaluated]]) -> Board:
     tables: dict[str, list[pd.DataFrame]] = {}
-    facts: dict[str, list[dict[str, Any]]] = {}
+    models: dict[str, list[Evaluation]] = {}
     baselines: dict[str, list[pd.DataFrame]] = {}
-    for folder in folders:
-        _, metrics, table, baseline = read_fitting(folder)
-        baseline = baseline.assign(seed=metrics["seed"])
-        model = names.get(folder, metrics["model"])
-        tables.setdefault(model, []).append(table.assign(seed=metrics["seed"]))
-        facts.setdefault(model, []).append(metrics)
-        methods = sorted({run.get("cells", "threshold") for run in facts[model]})
+    card = None
+    for model, run, evaluated in runs:
+        card = card or card_of_data(digest, run.dataset_card)
+        seed = evaluated.evaluation.seed
+        tables.setdefault(model, []).append(evaluated.table.assign(seed=seed))
+        models.setdefault(model, []).append(evaluated.evaluation)
+        methods = sorted({each.cells for each in models[model]})
         if len(methods) > 1:
             raise InputError(f"runs of {model} were scored with cells by {' and by '.join(methods)}; score them alike")
-        for name, part in baseline.groupby("model", sort=False):
+        for name, part in evaluated.baselines.assign(seed=seed).groupby("model", sort=False):
             baselines.setdefault(str(name), []).append(part.drop(columns="model"))
-
-    def summary(parts: list[pd.DataFrame]) -> dict[str, dict[str, float]]:
-        return Scores(protocol, digest, _average_per_section(parts)).summary()
-
-    scores = {name: Scores(protocol, digest, pd.concat(parts)) for name, parts in (tables | baselines).items()}
+    every = tables | baselines
+    scores = {name: Scores(protocol, digest, pd.concat(parts)) for name, parts in every.items()}
     best = rank({name: scores[name] for name in tables}, PRIMARY_METRIC)[0]
     groups = group_models(scores, PRIMARY_METRIC)
-    differences = {
-        name: paired_difference(scores[name], scores[best], PRIMARY_METRIC) for name in scores if name != best
-    }
 
-    def standing(name: str) -> dict[str, Any]:
-        return {"group": groups[name], "difference": asdict(differences[name]) if name != best else None}
+    def row(name: str, trained: Trained | None) -> Row:
+        metrics = Scores(protocol, digest, _average_per_section(every[name])).summary()
+        gap = paired_difference(scores[name], scores[best], PRIMARY_METRIC) if name != best else None
+        return Row(name, metrics, groups[name], gap, trained)
 
-    rows: list[dict[str, Any]] = [
-        {
-            "model": model,
-            "runs": len(runs),
-            "cells": runs[0].get("cells", "threshold"),
-            "parameters": runs[0]["parameters"],
-            "seconds_per_epoch": float(np.mean([run["seconds_per_epoch"] for run in runs])),
-            "collapsed": any(run["collapsed"] for run in runs),
-            **summary(tables[model]),
-            **standing(model),
-        }
-        for model, runs in facts.items()
-    ]
-    rows.sort(key=lambda row: -row[PRIMARY_METRIC]["mean"])
-    rows += [{"model": name, **summary(parts), **standing(name)} for name, parts in baselines.items()]
+    rows = [row(model, _trained(evaluations)) for model, evaluations in models.items()]
+    rows.sort(key=lambda row: -row.metrics[PRIMARY_METRIC].mean)
+    rows += [row(name, None) for name in baselines]
     sections = max(len(_average_per_section(parts)) for parts in tables.values())
-    return Board(dataset, protocol, digest, sections, protocol in LEAKING_PROTOCOLS, rows)
+    return Board(dataset, protocol, digest, sections, protocol in LEAKING_PROTOCOLS, rows, card)
+
+
+def _trained(evaluations: list[Evaluation]) -> Trained:
+    first = evaluations[0]
+    seconds = float(np.mean([each.seconds_per_epoch for each in evaluations]))
+    collapsed = any(each.collapsed for each in evaluations)
+    return Trained(len(evaluations), first.cells, first.parameters, seconds, collapsed)
 
 
 def _average_per_section(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables).drop(columns="seed").groupby("section", as_index=False).mean()
-
-
-def _cell(parts: dict[str, float] | None) -> str:
-    if parts is None:
-        return ""
-    interval = f" [{parts['low']:.4f}, {parts['high']:.4f}]" if "low" in parts else ""
-    return f"{parts['mean']:.4f}{interval}"

@@ -11,15 +11,16 @@ import numpy as np
 import pandas as pd
 
 from emseg.data.sources import Source
-from emseg.evaluation.evaluate import calibrate_and_evaluate, evaluation_folder
+from emseg.evaluation.evaluate import calibrate_and_evaluate
 from emseg.files import write_text
+from emseg.inference.trained import load_predictor
 from emseg.metrics.scoring import PIXEL_METRICS, score_pixels, score_segments, summarise
-from emseg.records.evaluation import read_evaluation
+from emseg.records.evaluation import read_evaluated, read_evaluation
+from emseg.records.record import RunRecord
 from emseg.reporting.evaluation_figures import draw_evaluation
 from emseg.reporting.figures import comparison_figure, save_figure
 from emseg.settings import Settings
 from emseg.training.plan import RunPlan
-from emseg.training.record import RunRecord
 from emseg.training.run import train_model
 
 LEAKING, HONEST = "paper", "heldout"
@@ -67,7 +68,7 @@ def measure_leak(
             location = folder / protocol / plan.name / "training"
             record = train_model(plan, location, replace_finished=True, after_epoch=after_epoch)
             calibrate_and_evaluate(record, dataset, "threshold", draw_evaluation)
-            parts.append(read_evaluation(evaluation_folder(record))[1].assign(seed=seed))
+            parts.append(read_evaluated(record.evaluation_folder).table.assign(seed=seed))
             if protocol == LEAKING:
                 seen.append(_score_sections(record, dataset, list(plans[HONEST].split.test)).assign(seed=seed))
             records.append(record)
@@ -87,7 +88,7 @@ def leak_table(leak: Leak, seed: int = 0) -> pd.DataFrame:
         row: dict[str, Any] = {"metric": metric}
         values = {name: table.groupby("section")[metric].mean() for name, table in leak.tables.items()}
         for name, per_image in values.items():
-            row |= {f"{name}_{part}": value for part, value in summarise(per_image.to_numpy()).items()}
+            row |= {f"{name}_{part}": value for part, value in summarise(per_image.to_numpy())}
         gap = (values[HONEST] - values[SEEN]).to_numpy()
         row["gap"] = gap.mean()
         draws = gap[random.integers(0, len(gap), (_RESAMPLES, len(gap)))].mean(axis=1)
@@ -100,8 +101,8 @@ def write_leak_report(leak: Leak, reports: Path, command: str) -> Path:
     """Write leak-DATASET-MODEL.md, .csv and .png to `reports`; returns the Markdown file."""
     table = leak_table(leak)
     name = f"leak-{leak.dataset}-{leak.model}"
-    facts = leak.records[0].read()
-    lineage = facts["lineage"]
+    run = leak.records[0].read()
+    lineage, training = run.lineage, run.settings.training
 
     def cell(row: Any, what: str) -> str:
         mean = row.gap if what == "gap" else getattr(row, f"{what}_mean")
@@ -111,8 +112,7 @@ def write_leak_report(leak: Leak, reports: Path, command: str) -> Path:
         f"| {row.metric} | {cell(row, LEAKING)} | {cell(row, SEEN)} | {cell(row, HONEST)} | {cell(row, 'gap')} |"
         for row in table.itertuples(index=False)
     ]
-    training = facts["settings"]["training"]
-    seeds = sorted({record.read()["seed"] for record in leak.records})
+    seeds = sorted({record.read().seed for record in leak.records})
     images = {protocol: part["section"].nunique() for protocol, part in leak.tables.items()}
     write_text(
         reports / f"{name}.md",
@@ -125,7 +125,7 @@ Made by `{command}`.
 {chr(10).join(lines)}
 
 Mean and 95 % bootstrap interval over images, each first averaged over seeds {seeds}. The same network, recipe and
-budget under both protocols: {training["epochs"]} epochs of {training["images_per_epoch"]} images.
+budget under both protocols: {training.epochs} epochs of {training.images_per_epoch} images.
 
 The first column is what a paper would print: {images[LEAKING]} augmented test images, warped copies of sections
 that were trained on. The next two are the models of both protocols on the same {images[HONEST]} sections: the first
@@ -134,28 +134,27 @@ metrics use the threshold that each model's own validation images chose, pixel m
 
 | | |
 |---|---|
-| machine | {lineage["device"]}, torch {lineage["packages"]["torch"]}, {lineage["threads"]} threads |
-| commit | {lineage["git_commit"]}{" with uncommitted changes" if lineage["git_dirty"] else ""} |
-| data digest | {facts["data_digest"]} |
+| machine | {lineage.device}, torch {lineage.packages["torch"]}, {lineage.threads} threads |
+| commit | {lineage.git_commit}{" with uncommitted changes" if lineage.git_dirty else ""} |
+| data digest | {run.data_digest} |
 
 ![both protocols]({name}.png)
 """,
     )
     write_text(reports / f"{name}.csv", table.to_csv(index=False, float_format="%.6f"))
     shown = ["pixel_error", "dice", "v_rand"]
-    rows = [
-        {"model": label} | {m: summarise(leak.tables[protocol].groupby("section")[m].mean().to_numpy()) for m in shown}
+    models = {
+        label: {m: summarise(leak.tables[protocol].groupby("section")[m].mean().to_numpy()) for m in shown}
         for protocol, label in ((SEEN, "paper (leaks)"), (HONEST, "heldout"))
-    ]
-    save_figure(
-        comparison_figure(f"{leak.model} on the same sections of {leak.dataset}", rows, shown), reports / f"{name}.png"
-    )
+    }
+    figure = comparison_figure(f"{leak.model} on the same sections of {leak.dataset}", models, shown)
+    save_figure(figure, reports / f"{name}.png")
     return reports / f"{name}.md"
 
 
 def _score_sections(record: RunRecord, source: Source, sections: list[int]) -> pd.DataFrame:
-    probability = record.load_predictor().predict(source.images[sections], sections)
-    threshold = read_evaluation(evaluation_folder(record))[0]["threshold"]
+    probability = load_predictor(record).predict(source.images[sections], sections)
+    threshold = read_evaluation(record.evaluation_folder).threshold
     labels = source.labels[sections]
     table = score_pixels(probability, labels).merge(score_segments(probability, labels, threshold))
     return table.assign(section=sections)

@@ -15,15 +15,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from emseg.data.datasets.card import Published
 from emseg.errors import InputError
 from emseg.files import write_text
 from emseg.metrics.scoring import LOWER_IS_BETTER
-from emseg.models import catalog_entry
 from emseg.reporting.ablation import ablation_text, ablations
 from emseg.reporting.figures import comparison_figure, learning_curves_figure, save_figure
 from emseg.reporting.leaderboard import (
-    STUDY_DATASET,
-    STUDY_PROTOCOL,
     Board,
     as_cell,
     as_csv,
@@ -37,17 +35,6 @@ from emseg.reporting.runs import EvaluatedRun, keep_runs, read_runs
 _FIGURE_METRICS = ["v_rand", "v_info", "pixel_error"]
 _MOST_CURVES = 8
 """Learning curves that a reader can tell apart; of more, those of the first fold and seed of each recipe are shown."""
-_PUBLISHED = pd.DataFrame(
-    [
-        ("best published (SFCNN, mutex watershed; about)", "0.987-0.988", "0.991-0.992", "0.058"),
-        ("DMCN (Chen et al. 2016)", "0.9768", "0.9887", ""),
-        ("U-Net 2015 (mean of 7 rotations)", "0.9728", "0.9866", "0.0611"),
-        ("ordinary U-Net re-implementations", "0.932-0.966", "0.970-0.983", ""),
-        ("second human observer", "", "", "0.067"),
-    ],
-    columns=["entry", "V_rand", "V_info", "pixel error"],
-)
-"""On the challenge's own test stack (Arganda-Carreras et al. 2015 and the challenge's server)."""
 
 
 def write_report(sources: list[Path], folder: Path, title: str, command: str) -> Path:
@@ -71,17 +58,16 @@ def write_report(sources: list[Path], folder: Path, title: str, command: str) ->
         raise InputError(f"{folder} cannot be made: {error.strerror}; choose another folder for the report") from error
     parts = [
         f"# {title}",
-        f"Runs made by `{command}`, the report by `python -m pipelines.report`.",
+        f"Runs made by `{command}`, the report by `emseg report`.",
         as_markdown(boards),
     ]
     for index, board in enumerate(boards):
         name = re.sub(r"[^\w-]+", "-", f"{board.dataset}-{board.protocol}")
         parts.append(_figures(folder, name, board, [run for run in runs if _belongs(run, board)], first=index == 0))
-    architectures = {run.model: run.facts["settings"].get("architecture") or run.facts["model"] for run in main_runs}
-    parts += [study_text(board, architectures) for board in boards if _is_the_studys(board)]
-    parts.append("## Published entries\n\nOn the challenge's own test stack, whose labels are not public, so they do ")
-    parts[-1] += "not rank with the tables above: a held-out block of six or a fold's sections is easier or harder.\n\n"
-    parts[-1] += markdown_table(_PUBLISHED)
+    architectures = {run.model: run.run.settings.architecture for run in main_runs}
+    parts += [reference_text(board, architectures) for board in boards]
+    cards = {board.card.name: board.card for board in boards if board.card}
+    parts += [published_text(card.published) for card in cards.values() if card.published]
     table = ablations(runs)
     if len(table):
         parts.append(ablation_text(table))
@@ -95,7 +81,7 @@ def write_report(sources: list[Path], folder: Path, title: str, command: str) ->
 
 
 def _figures(folder: Path, name: str, board: Board, runs: list[EvaluatedRun], first: bool) -> str:
-    models = [row for row in board.rows if "runs" in row]
+    models = {row.model: row.metrics for row in board.trained}
     save_figure(comparison_figure(board.title, models, _FIGURE_METRICS), folder / f"{name}-comparison.png")
     runs = _trainings(runs)
     if len(runs) > _MOST_CURVES:
@@ -103,7 +89,7 @@ def _figures(folder: Path, name: str, board: Board, runs: list[EvaluatedRun], fi
     if len(runs) > _MOST_CURVES:
         runs = [run for run in runs if not run.variation]
     histories = {
-        f"{_run_title(run)} fold {run.metrics['fold']} seed {run.metrics['seed']}": run.record.history() for run in runs
+        f"{_run_title(run)} fold {run.evaluation.fold} seed {run.evaluation.seed}": run.record.history() for run in runs
     }
     save_figure(learning_curves_figure(board.title, histories), folder / f"{name}-curves.png")
     heading = "## Figures\n\n" if first else ""
@@ -114,7 +100,7 @@ def _figures(folder: Path, name: str, board: Board, runs: list[EvaluatedRun], fi
 def _trainings(runs: list[EvaluatedRun]) -> list[EvaluatedRun]:
     """Each training once, however often it was scored."""
     plain_last = sorted(runs, key=lambda run: run.variation, reverse=True)
-    return sorted({run.facts["id"]: run for run in plain_last}.values(), key=lambda run: run.place)
+    return sorted({run.run.id: run for run in plain_last}.values(), key=lambda run: run.place)
 
 
 def _run_title(run: EvaluatedRun) -> str:
@@ -122,65 +108,81 @@ def _run_title(run: EvaluatedRun) -> str:
 
 
 def _belongs(run: EvaluatedRun, board: Board) -> bool:
-    key = (run.metrics["dataset"], run.metrics["protocol"], run.metrics["data_digest"])
+    key = (run.evaluation.dataset, run.evaluation.protocol, run.evaluation.data_digest)
     return key == (board.dataset, board.protocol, board.data_digest)
 
 
-def _is_the_studys(board: Board) -> bool:
-    return (board.dataset, board.protocol) == (STUDY_DATASET, STUDY_PROTOCOL)
-
-
-def study_text(board: Board, architectures: dict[str, str]) -> str:
-    """Every model of the study's protocol beside its row of the study's table, in Markdown.
+def reference_text(board: Board, architectures: dict[str, str]) -> str:
+    """Every model of the reference's protocol beside its row of the reference's table, in Markdown.
 
     Args:
-        board: of protocol `paper`.
+        board: of any sections and protocol; there is no text where there is nothing to compare.
         architectures: the catalog's name of each model of the board.
     """
+    reference = board.reference
+    if reference is None or board.protocol != reference.protocol:
+        return ""
     rows = []
     for row in board.rows:
-        study = catalog_entry(architectures[row["model"]]).study if row["model"] in architectures else None
-        if study is None:
+        theirs = reference.table.get(architectures.get(row.model, ""))
+        if theirs is None or row.trained is None:
             continue
-        cells, missed = {"model": row["model"], "runs": row["runs"]}, []
-        for metric, theirs in study.items():
-            ours = row[metric]["mean"]
-            cells |= {metric: f"{ours:.4f}", f"study's {metric}": f"{theirs:.4f}"}
-            if not (ours <= theirs if metric in LOWER_IS_BETTER else ours >= theirs):
+        cells, missed = {"model": row.model, "runs": row.trained.runs}, []
+        for metric, value in theirs.items():
+            ours = row.metrics[metric].mean
+            cells |= {metric: f"{ours:.4f}", f"reference {metric}": f"{value:.4f}"}
+            if not (ours <= value if metric in LOWER_IS_BETTER else ours >= value):
                 missed.append(metric)
         rows.append(cells | {"short of it in": ", ".join(missed) or "nothing"})
     if not rows:
         return ""
-    return (
-        "## Against the study's table\n\nMeans; both test on warped copies of training sections. Intervals stand above."
-        f"\n\n{markdown_table(pd.DataFrame(rows))}"
-    )
+    leak = "Means; both test on warped copies of training sections. " if reference.leaks else "Means. "
+    table = markdown_table(pd.DataFrame(rows))
+    return f"## Against the reference's table\n\n{leak}Intervals stand above.\n\n{table}"
+
+
+def published_text(published: Published) -> str:
+    """Results that others published, in Markdown."""
+    metrics = list(dict.fromkeys(metric for entry in published.entries for metric in entry.metrics))
+    rows = [
+        {"entry": entry.method} | {_heading(metric): _value(entry.metrics.get(metric)) for metric in metrics}
+        for entry in published.entries
+    ]
+    return f"## Published entries\n\n{as_cell(published.on)}\n\n{markdown_table(pd.DataFrame(rows))}"
+
+
+def _heading(metric: str) -> str:
+    return {"v_rand": "V_rand", "v_info": "V_info"}.get(metric, metric.replace("_", " "))
+
+
+def _value(value: float | list[float] | None) -> str:
+    values = [] if value is None else value if isinstance(value, list) else [value]
+    return "-".join(f"{each:.3f}" if round(each, 3) == each else f"{each:g}" for each in values)
 
 
 def _cost_text(runs: list[EvaluatedRun]) -> str:
     runs = _trainings(runs)
     rows = []
     for run in runs:
-        facts = run.facts
-        flop, seconds = facts["flop_per_crop"] * facts["images_seen"], facts["training_seconds"]
-        lineage = facts["lineage"]
+        evaluation, outcome, lineage = run.evaluation, run.run.outcome, run.run.lineage
+        flop, seconds = run.run.flop_per_crop * outcome.images_seen, outcome.training_seconds
         rows.append(
             {
-                "run": f"{_run_title(run)} {run.metrics['protocol']}",
-                "fold": run.metrics["fold"],
-                "seed": run.metrics["seed"],
-                "epochs": facts["epochs"],
-                "threshold": run.metrics["threshold"],
+                "run": f"{_run_title(run)} {evaluation.protocol}",
+                "fold": evaluation.fold,
+                "seed": evaluation.seed,
+                "epochs": outcome.epochs,
+                "threshold": evaluation.threshold,
                 "minutes": f"{seconds / 60:.1f}",
                 "TFLOP": f"{flop / 1e12:.1f}",
                 "GFLOP/s": f"{flop / seconds / 1e9:.0f}",
-                "device": lineage["device"],
-                "threads": lineage["threads"],
-                "torch": lineage["packages"]["torch"],
-                "commit": str(lineage["git_commit"])[:10] + ("+" if lineage["git_dirty"] else ""),
+                "device": lineage.device,
+                "threads": lineage.threads,
+                "torch": lineage.packages["torch"],
+                "commit": str(lineage.git_commit)[:10] + ("+" if lineage.git_dirty else ""),
             }
         )
-    total = sum(run.facts["training_seconds"] for run in runs) / 60
+    total = sum(run.run.outcome.training_seconds for run in runs) / 60
     return (
         "## Cost\n\nTraining with validation; arithmetic of convolutions, forward and backward. A plus after the "
         f"commit means uncommitted changes.\n\n{markdown_table(pd.DataFrame(rows))}\n\n{total:.0f} minutes in all."
@@ -190,7 +192,9 @@ def _cost_text(runs: list[EvaluatedRun]) -> str:
 def _sections(runs: list[EvaluatedRun]) -> pd.DataFrame:
     keys = ("dataset", "protocol", "fold", "seed", "threshold")
     tables = [
-        run.table.assign(model=run.model, variation=run.variation, **{key: run.metrics[key] for key in keys})
+        run.table.assign(
+            model=run.model, variation=run.variation, **{key: getattr(run.evaluation, key) for key in keys}
+        )
         for run in runs
     ]
     table = pd.concat(tables)

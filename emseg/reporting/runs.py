@@ -9,16 +9,18 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pandas as pd
 
 from emseg.errors import InputError, RunError
 from emseg.files import atomic_path, writing
 from emseg.metrics.scoring import Scores
-from emseg.records.evaluation import BASELINES_FILE, METRICS_FILE, SCORES_FILE, read_fitting
+from emseg.records.calibration import CELLS_FILE
+from emseg.records.earlier import AGGLOMERATION_FILE
+from emseg.records.evaluation import BASELINES_FILE, METRICS_FILE, SCORES_FILE, Evaluation, read_fitting, scores_of
+from emseg.records.record import RunRecord
+from emseg.records.run import Run
 from emseg.reporting.leaderboard import find_evaluations
-from emseg.training.record import RunRecord
 
 _LARGEST_CONTENT = 2**30
 """Bytes of a records.zip, unpacked. Tables compress well, but not without end."""
@@ -26,9 +28,8 @@ _MOST_FILES = 50_000
 _KEPT = (
     "training/record.json",
     "training/history.csv",
-    *(f"evaluation/{name}" for name in (METRICS_FILE, SCORES_FILE, BASELINES_FILE)),
-    "cells.json",
-    "evaluation/agglomeration.json",  # of evaluations before rules for cells were kept with the calibration
+    *(f"evaluation/{name}" for name in (METRICS_FILE, SCORES_FILE, BASELINES_FILE, AGGLOMERATION_FILE)),
+    CELLS_FILE,
 )
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Of every file in a records.zip: the earliest that the format knows."""
@@ -51,27 +52,25 @@ class EvaluatedRun:
     place: Path
     folder: Path
     record: RunRecord
-    facts: dict[str, Any]
-    metrics: dict[str, Any]
+    run: Run
+    evaluation: Evaluation
     table: pd.DataFrame
     unpacked: _Unpacked | None = field(default=None, repr=False, compare=False)
 
     @property
     def model(self) -> str:
         """The model and, where the run came from a list of jobs, its profile."""
-        profile = self.facts.get("profile")
-        return f"{self.facts['model']} ({profile})" if profile else self.facts["model"]
+        return f"{self.run.model} ({self.run.profile})" if self.run.profile else self.run.model
 
     @property
     def variation(self) -> str:
         """What a list of jobs calls this variation of the profile: FAMILY, FAMILY/CHANGE, or nothing."""
-        return self.facts.get("variation") or ""
+        return self.run.variation or ""
 
     @property
     def scores(self) -> Scores:
         """Scores per section, with the seed."""
-        table = self.table.assign(seed=self.metrics["seed"])
-        return Scores(self.metrics["protocol"], self.metrics["data_digest"], table)
+        return scores_of(self.evaluation, self.table)
 
 
 def read_runs(*sources: Path) -> list[EvaluatedRun]:
@@ -93,13 +92,13 @@ def read_runs(*sources: Path) -> list[EvaluatedRun]:
     runs = []
     for place, (evaluation, unpacked, source) in sorted(found.items()):
         try:
-            facts, metrics, table, _ = read_fitting(evaluation)
+            run, evaluated = read_fitting(evaluation)
         except InputError as error:
             if not unpacked:
                 raise
             raise InputError(str(error).replace(str(unpacked.folder), str(source))) from error
         record = RunRecord.open(evaluation.parent)
-        runs.append(EvaluatedRun(place, evaluation, record, facts, metrics, table, unpacked))
+        runs.append(EvaluatedRun(place, evaluation, record, run, evaluated.evaluation, evaluated.table, unpacked))
     return runs
 
 
@@ -158,7 +157,8 @@ def _wrong(members: list[zipfile.ZipInfo]) -> str | None:
         path = PurePosixPath(member.filename)
         is_plain = path.as_posix() == member.filename and member.filename.isprintable()
         is_inside = not path.is_absolute() and not {"..", "\\", ":"} & {*path.parts, *member.filename}
-        if not (is_plain and is_inside) or "/".join(path.parts[-2:]) not in _KEPT:
+        is_kept = path.name in _KEPT or "/".join(path.parts[-2:]) in _KEPT
+        if not (is_plain and is_inside and is_kept):
             return f"it holds {member.filename[:80]!r}, which no report keeps"
         if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             return f"{member.filename} is encrypted or compressed in an unknown way"

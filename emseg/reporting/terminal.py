@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from emseg.reporting.leaderboard import Board, as_table, note
+from emseg.metrics.scoring import ALL_METRICS, LOWER_IS_BETTER, MEANINGS
+from emseg.records.evaluation import Evaluation
+from emseg.reporting.leaderboard import SHOWN_METRICS, Board, as_table, note
 from emseg.text import plain
 
 _NAMES = ("model", "protocol", "alias", "cells by", "state", "status")
@@ -28,7 +30,30 @@ def print_boards(boards: list[Board], wide: bool = False) -> None:
     for board in boards:
         print_table(board.title, as_table(board), wide)
         console.print(Text(f"Data digest {plain(board.data_digest)}.\n"), soft_wrap=True)
-    console.print(Text(note(boards)), soft_wrap=not console.is_terminal)
+    console.print(Text(f"{note(boards)} {_directions()}"), soft_wrap=not console.is_terminal)
+
+
+def evaluation_text(name: str, found: Evaluation) -> str:
+    """The scores of a run in lines of up to 80 characters.
+
+    Args:
+        name: of the run.
+        found: its scores.
+    """
+    tested_on = "warped copies of training sections" if found.leaks else "test sections"
+    rand, info, pixels = (found.threshold, found.v_info_threshold, found.pixel_threshold)
+    lines = [
+        f"{plain(name)}, protocol {found.protocol}{' (leaks)' if found.leaks else ''}",
+        f"Cells by {found.cells}, at {rand:g} for V_rand and {info:g} for V_info; pixels at {pixels:g}.",
+        f"Mean of {found.sections} {tested_on} [95 % bootstrap interval].",
+    ]
+    if found.collapsed:
+        lines.append("COLLAPSED: the network says the same everywhere.")
+    for heading, are_lower in (("Higher is better, 1 is perfect", False), ("Lower is better, 0 is perfect", True)):
+        lines += ["", heading]
+        for metric in (m for m in ALL_METRICS if m in found.metrics and (m in LOWER_IS_BETTER) == are_lower):
+            lines.append(f"  {metric:18} {found.metrics[metric]} {MEANINGS[metric]}")
+    return "\n".join(lines)
 
 
 def print_table(title: str, cells: pd.DataFrame, wide: bool | None = None) -> None:
@@ -61,6 +86,11 @@ def print_table(title: str, cells: pd.DataFrame, wide: bool | None = None) -> No
     if left_out := [_heading(name) for name in cells.columns if name not in widths]:
         way = "a pipe, such as | less -S, shows" if wide is None else "--wide shows"
         console.print(Text(f"Left out for lack of room: {', '.join(left_out)}; {way} them."))
+
+
+def _directions() -> str:
+    lower = [_heading(name) for name in SHOWN_METRICS if name in LOWER_IS_BETTER]
+    return f"Of {', '.join(lower)} lower is better, of all others higher."
 
 
 def _heading(name: str) -> str:

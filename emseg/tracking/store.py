@@ -54,13 +54,16 @@ def project_root() -> Path:
     return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)
 
 
-def connect() -> MlflowClient:
+def connect(must_exist: bool = False) -> MlflowClient:
     """A client of the store, whose database is created by the first process that asks.
 
     Artifacts of a local store that was moved with its folder are found again.
 
+    Args:
+        must_exist: create nothing, for who only looks.
+
     Raises:
-        InputError: MLflow is not installed.
+        InputError: MLflow is not installed, or there is no store and there must be.
         StoreUnreachableError: the store does not answer.
         StoreRefusalError: it does not know who asks.
     """
@@ -80,11 +83,17 @@ def connect() -> MlflowClient:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = store_uri()
+    database = database_file(uri)
+    if must_exist and database is not None and not database.is_file():
+        raise InputError(
+            f"there is no MLflow store here, that is no {plain(database)}; `emseg train` and `emseg publish` make it, "
+            "MLFLOW_TRACKING_URI names another one"
+        )
     try:
         _require_reachable(uri)
         # Several processes that migrate an empty database at once crash each other.
         with _creation_lock(uri):
-            if database := database_file(uri):
+            if database is not None:
                 follow_moved_artifacts(database)
             mlflow.set_tracking_uri(uri)
             client = MlflowClient(uri)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from emseg.text import plain
-from emseg.tracking.serving import bound
+from emseg.tracking.address import bound
 from emseg.tracking.store import asking, connect, project_root, store_name, store_uri
 
 _HOST = "127.0.0.1"

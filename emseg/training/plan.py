@@ -10,25 +10,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from emseg.data.augmented import AugmentedSet, augmented_identity, make_augmented, no_augmented, read_augmented
+from emseg.data.augmented_set import AugmentedSet, augmented_identity, make_augmented, no_augmented, read_augmented
 from emseg.data.labelled_sections import LabelledSections, Parts, divide
+from emseg.data.normalization import Normalization
 from emseg.data.protocol import Split, divide_augmented, split_sections
-from emseg.data.separation import separation_distance
+from emseg.data.separation import separation_distances
 from emseg.data.sources import Source
 from emseg.errors import InputError
 from emseg.models import Network, build_model, count_parameters
+from emseg.models.own import NetworkFile, load_networks, origin_of
+from emseg.records.code import code_digest
+from emseg.records.record import RunRecord
+from emseg.records.run import Identity, SectionsOfRun, SettingsOfRun, run_name
 from emseg.settings import (
     LEAKING_PROTOCOLS,
     AugmentedSetSettings,
     ModelSettings,
-    ProtocolSettings,
     RecipeSettings,
     Settings,
     check_seed,
 )
 from emseg.training.cost import flop_per_crop
-from emseg.training.lineage import code_digest
-from emseg.training.record import RunRecord, run_name
+from emseg.training.progress import warping
 from emseg.training.samples import TrainingStack, check_crop, fit_crop
 
 AUGMENTED_FOLDER = Path("data/augmented")
@@ -60,6 +63,8 @@ class RunPlan:
 
     def __post_init__(self) -> None:
         self.settings.recipe(self.model)  # names the models that there are
+        if self.settings.code is not None:
+            load_networks(self.settings.code)
         check_seed(self.seed)
         if self.maximum_steps is not None and self.maximum_steps < 1:
             raise InputError(f"--maximum-steps is at least 1, not {self.maximum_steps}")
@@ -79,6 +84,11 @@ class RunPlan:
     def architecture(self) -> str:
         """The catalog's name of the network."""
         return self.entry.architecture or self.model
+
+    @property
+    def networks(self) -> NetworkFile | None:
+        """The project's file that the network comes from; None: it is one of the catalog's own."""
+        return origin_of(self.architecture)
 
     @property
     def name(self) -> str:
@@ -144,41 +154,63 @@ class RunPlan:
         wants_distances = self.entry.weight_map is not None
         if self.recipe.augmentation == "stored" and not self.split.divides_augmented:
             made = self.augmented
-            return TrainingStack(made.images, made.labels, made.separations if wants_distances else None, made.sources)
+            distances = made.separations if wants_distances else None
+            return TrainingStack(made.images, made.labels, distances, made.sources, made.ignore)
         part = self.parts.training
-        if not wants_distances:
-            return TrainingStack(part.images, part.labels, None, part.numbers)
-        if self.split.divides_augmented:
-            return TrainingStack(part.images, part.labels, self.augmented.separations[part.numbers], part.numbers)
-        limit = self.settings.augment.separation_limit
-        distances = np.stack([separation_distance(label, limit) for label in part.labels]).astype(np.float16)
-        return TrainingStack(part.images, part.labels, distances, part.numbers)
+        distances = None
+        if wants_distances and self.split.divides_augmented:
+            distances = self.augmented.separations[part.numbers]
+        elif wants_distances:
+            limit = self.settings.augment.separation_limit
+            distances = separation_distances(part.labels, part.cells, limit).astype(np.float16)
+        return TrainingStack(part.images, part.labels, distances, part.numbers, part.ignore)
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """What decides the weights, as record.json has it."""
-        settings = self.settings
-        return {
-            "model": self.model,
-            "dataset": self.dataset.name,
-            "protocol": self.split.protocol,
-            "fold": self.fold,
-            "seed": self.seed,
-            "data_digest": self.dataset.digest,
-            "augmented_digest": self.augmented.digest,
-            "code_digest": code_digest(),
-            "maximum_steps": self.maximum_steps,
-            "settings": {
-                "architecture": self.architecture,
-                "network": self.entry.network.overrides(),
-                "loss": self.entry.loss,
-                "dice_weight": self.entry.dice_weight,
-                "weight_map": self.entry.weight_map.model_dump() if self.entry.weight_map else None,
-                "training": self.recipe.model_dump(),
-                "protocol": settings.protocol.model_dump(),
-                "augment": settings.augment.model_dump(),
-            },
-        }
+    def identity(self) -> Identity:
+        """What decides the weights."""
+        return self.identity_with(self.augmented.digest)
+
+    def identity_with(self, augmented_digest: str) -> Identity:
+        """The identity for a digest of the augmented set, which follows from the rest and takes a while to make."""
+        entry, networks = self.entry, self.networks
+        return Identity(
+            model=self.model,
+            dataset=self.dataset.name,
+            protocol=self.settings.protocol.name,
+            fold=self.fold,
+            seed=self.seed,
+            data_digest=self.dataset.digest,
+            augmented_digest=augmented_digest,
+            code_digest=code_digest(),
+            networks_sha256=networks.sha256 if networks else None,
+            maximum_steps=self.maximum_steps,
+            settings=SettingsOfRun(
+                architecture=self.architecture,
+                network=entry.network,
+                loss=entry.loss,
+                dice_weight=entry.dice_weight,
+                weight_map=entry.weight_map,
+                training=self.recipe,
+                protocol=self.settings.protocol,
+                augment=self.settings.augment,
+            ),
+        )
+
+    @property
+    def section_digests(self) -> SectionsOfRun:
+        """Of the sections that the parts consist of, or are warped copies of."""
+        split, own, tested = self.split, self.dataset.section_digests, self.dataset.section_digests
+        training, validation, test = split.training, split.validation, split.test
+        if split.divides_augmented:
+            parts = (self.parts.training, self.parts.validation, self.parts.test)
+            training, validation, test = (tuple(np.unique(self.augmented.sources[part.numbers])) for part in parts)
+        elif split.protocol == "official":
+            tested = self.dataset.test_section_digests
+        return SectionsOfRun(
+            training=[own[index] for index in training],
+            validation=[own[index] for index in validation],
+            test=[tested[index] for index in test],
+        )
 
     def changed(self, **fields: Any) -> RunPlan:
         """The plan with other fields; an augmented set that is the same is not made again."""
@@ -256,21 +288,18 @@ def parts_of_run(record: RunRecord, dataset: Source) -> Parts:
     Raises:
         InputError: `dataset` is not what it was trained on.
     """
-    from emseg.data.normalization import Normalization
-
-    facts = record.read()
-    if facts["data_digest"] != dataset.digest:
+    run = record.read()
+    if run.data_digest != dataset.digest:
         raise InputError(
-            f"{record.folder} was trained on {facts['dataset']} with digest {facts['data_digest']}, "
+            f"{record.folder} was trained on {run.dataset} with digest {run.data_digest}, "
             f"but {dataset.name} now has digest {dataset.digest}"
         )
-    protocol = ProtocolSettings(**facts["settings"]["protocol"])
-    split = split_sections(protocol, len(dataset.images), facts["fold"], len(dataset.test_labels))
+    settings = run.settings
+    split = split_sections(settings.protocol, len(dataset.images), run.fold, len(dataset.test_labels))
     augmented = None
     if split.divides_augmented:
-        settings = AugmentedSetSettings(**facts["settings"]["augment"])
-        augmented = _augmented(dataset, split, settings, facts["settings"]["training"]["augmentation"])
-    return divide(dataset, split, Normalization(**facts["normalization"]), augmented, facts["seed"])
+        augmented = _augmented(dataset, split, settings.augment, settings.training.augmentation)
+    return divide(dataset, split, Normalization(run.normalization.low, run.normalization.high), augmented, run.seed)
 
 
 def _augmented(dataset: Source, split: Split, settings: AugmentedSetSettings, augmentation: str) -> AugmentedSet:
@@ -279,7 +308,8 @@ def _augmented(dataset: Source, split: Split, settings: AugmentedSetSettings, au
     try:
         return read_augmented(augmented_folder(split.fold), augmented_identity(dataset, split, settings))
     except InputError:
-        return make_augmented(dataset, split, settings)
+        with warping(settings.count, len(split.training)) as progress:
+            return make_augmented(dataset, split, settings, progress)
 
 
 def _check_neighbours(model: str, network: Network, recipe: RecipeSettings, protocol: str) -> None:

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from emseg.settings import RecipeSettings
+
+
+@contextmanager
+def warping(images: int, sections: int) -> Iterator[Callable[[int, int], None]]:
+    """Say that augmented images are made, which takes a while: a bar on a terminal, a line in a log.
+
+    Args:
+        images: to be made.
+        sections: that they are made of.
+
+    Yields:
+        A function to tell how many images of how many are done.
+    """
+    # Under torchrun one process speaks.
+    console = Console(file=sys.stderr, quiet=os.environ.get("RANK", "0") != "0")
+    what = f"warping {images} images of {sections} sections"
+    if not console.is_terminal:
+        console.print(f"{what} ...", highlight=False)
+        yield lambda done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=images)
+        yield lambda done, total: bar.update(task, completed=done)
 
 
 class Progress:

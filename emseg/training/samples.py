@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from emseg.data.augmentation import Warps, apply_warps, draw_warps
 from emseg.data.protocol import consecutive
+from emseg.data.warp import Warps, apply_warps, draw_warps, warp_mask
 from emseg.errors import InputError
 from emseg.inference.tiling import mirror_indices, spread_starts
 from emseg.models.network import Network
@@ -44,12 +45,35 @@ class TrainingStack:
         labels: bool (N, Y, X).
         separations: float16 (N, Y, X), pixels; None where the loss uses no weight map.
         numbers: of the images in the stack (N,), which tell neighbours; looked at if the network sees some.
+        ignore: bool (N, Y, X), True where pixels do not train; None: all do.
     """
 
     images: np.ndarray
     labels: np.ndarray
     separations: np.ndarray | None
     numbers: np.ndarray
+    ignore: np.ndarray | None = None
+
+    @property
+    def interior_share(self) -> float:
+        """Of the pixels that train."""
+        return float((self.labels if self.ignore is None else self.labels[~self.ignore]).mean())
+
+
+class Batch(NamedTuple):
+    """What a training step sees.
+
+    Attributes:
+        images: float (N, C, Y + 2 margin, X + 2 margin) in [0, 1].
+        labels: float (N, 1, Y, X) in {0, 1}.
+        separations: float (N, 1, Y, X), pixels; None where the loss uses no weight map.
+        ignore: bool (N, 1, Y, X), True where pixels do not train; None: all do.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    separations: torch.Tensor | None
+    ignore: torch.Tensor | None
 
 
 class TrainingSamples:
@@ -76,6 +100,7 @@ class TrainingSamples:
         self.images = torch.from_numpy(stack.images).to(device)
         self.labels = torch.from_numpy(stack.labels).to(device)
         self.separations = None if stack.separations is None else torch.from_numpy(stack.separations).to(device)
+        self.ignore = None if stack.ignore is None else torch.from_numpy(stack.ignore).to(device)
         self.margin = network.margin
         self.nearby = _nearby(stack.numbers, network.neighbours) if network.neighbours else None
         self.recipe = recipe
@@ -126,22 +151,22 @@ class TrainingSamples:
         around = 2 * (self.margin + self.context)
         return draw_warps(count, self.crop[0] + around, self.crop[1] + around, self.augment, generator)
 
-    def batch(
-        self, samples: list[Sample], warps: Warps | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Images (N, C, Y + 2 margin, X + 2 margin) in [0, 1], labels (N, 1, Y, X) in {0, 1} and distances."""
+    def batch(self, samples: list[Sample], warps: Warps | None) -> Batch:
+        """The examples, cut and warped."""
         border = self.context + (0 if warps is None else self.margin)
         seen = [(*sample.before, sample.image, *sample.after) for sample in samples]
         images = self._cut(self.images, samples, self.margin + self.context, seen).float() / 255
         labels = self._cut(self.labels, samples, border).float()
         separations = None if self.separations is None else self._cut(self.separations, samples, border).float()
+        ignore = None if self.ignore is None else self._cut(self.ignore, samples, border)
         if warps is not None:
             others = () if separations is None else (separations,)
             images, labels, *warped = apply_warps(warps, images, labels, *others)
             images = _without_border(images, self.context)
             labels = _without_border(labels, border)
             separations = _without_border(warped[0], border) if warped else None
-        return images.contiguous(memory_format=torch.channels_last), labels, separations
+            ignore = None if ignore is None else _without_border(warp_mask(warps, ignore), border)
+        return Batch(images.contiguous(memory_format=torch.channels_last), labels, separations, ignore)
 
     def _cut(
         self, stack: torch.Tensor, samples: list[Sample], border: int, seen: list[tuple[int, ...]] | None = None

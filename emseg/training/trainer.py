@@ -13,10 +13,11 @@ from torch import nn
 
 from emseg.errors import RunError
 from emseg.inference import Predictor
-from emseg.inference.precision import autocast
+from emseg.inference.device import autocast
 from emseg.metrics.scoring import LOWER_IS_BETTER, is_collapsed, score_validation
 from emseg.models.network import Network
-from emseg.records.run import FAILED
+from emseg.records.record import RunRecord
+from emseg.records.run import FAILED, Outcome
 from emseg.settings import ValidationMetric
 from emseg.training.averaging import WeightAverage
 from emseg.training.distributed import Ranks
@@ -24,7 +25,7 @@ from emseg.training.losses import Loss
 from emseg.training.optimizers import make_optimizer
 from emseg.training.plan import RunPlan
 from emseg.training.progress import Progress
-from emseg.training.record import RunRecord
+from emseg.training.recorder import Recorder
 from emseg.training.samples import Sample, TrainingSamples
 
 _VALIDATION_METRICS: tuple[ValidationMetric, ...] = ("iou", "dice", "pixel_error")
@@ -65,7 +66,7 @@ class Trainer:
         plan: of the run; its validation sections choose the checkpoint.
         network: with freshly drawn weights, on the device.
         samples: training crops.
-        loss: on logits, labels and distances.
+        loss: on logits, labels, distances and pixels to ignore.
         record: where rank 0 writes everything; the others never look at it.
         ranks: the processes that share the run; batches must divide among them.
         after_epoch: called with the record when the run starts, after each epoch and when it ends.
@@ -77,7 +78,7 @@ class Trainer:
         network: Network,
         samples: TrainingSamples,
         loss: Loss,
-        record: RunRecord,
+        record: Recorder,
         ranks: Ranks,
         after_epoch: Callable[[RunRecord], None] = lambda _: None,
     ) -> None:
@@ -116,12 +117,14 @@ class Trainer:
             raise
         if self.ranks.leads:
             self.record.finish(
-                best_epoch=self.state.best_epoch,
-                epochs=self.state.epoch,
-                collapsed=self.state.collapsed,
-                seconds_per_epoch=float(np.median(self.state.seconds)),
-                training_seconds=sum(self.state.seconds),
-                images_seen=self.state.images_seen,
+                Outcome(
+                    best_epoch=self.state.best_epoch,
+                    epochs=self.state.epoch,
+                    collapsed=self.state.collapsed,
+                    seconds_per_epoch=float(np.median(self.state.seconds)),
+                    training_seconds=sum(self.state.seconds),
+                    images_seen=self.state.images_seen,
+                )
             )
         self.after_epoch(self.record)
         return self.state
@@ -206,12 +209,13 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for start in range(0, len(samples), size):
             piece = slice(start, start + size)
-            images, labels, separations = self.samples.batch(samples[piece], None if warps is None else warps[piece])
+            batch = self.samples.batch(samples[piece], None if warps is None else warps[piece])
+            known = batch.labels, batch.separations, batch.ignore
             with autocast(self.device, self.recipe.precision):
-                logits, *side_logits = self.training_logits(images)
-            loss = self.loss(logits.float(), labels, separations)
+                logits, *side_logits = self.training_logits(batch.images)
+            loss = self.loss(logits.float(), *known)
             if side_logits:
-                sides = [self.loss(side.float(), labels, separations) for side in side_logits]
+                sides = [self.loss(side.float(), *known) for side in side_logits]
                 loss = loss + _SIDE_WEIGHT * torch.stack(sides).mean()
             loss = loss * (len(samples[piece]) / len(samples))
             loss.backward()
@@ -254,7 +258,7 @@ class Trainer:
         metrics = [*_VALIDATION_METRICS, self.recipe.select_metric]
         if (stopping := self.recipe.early_stopping) and stopping.metric != "train_loss":
             metrics.append(stopping.metric)
-        scores = score_validation(probability, self.validation.labels, dict.fromkeys(metrics))
+        scores = score_validation(probability, metrics=dict.fromkeys(metrics), **self.validation.for_metrics)
         return {f"validation_{metric}": value for metric, value in scores.items()}
 
     def _judge(self, row: dict[str, float]) -> None:

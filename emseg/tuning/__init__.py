@@ -1,1 +1,1 @@
-"""Optuna: what the study set by hand, searched. The only room that imports it."""
+"""Optuna: what the reference paper set by hand, searched. The only room that imports it."""

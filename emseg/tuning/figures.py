@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from emseg.settings import TuningSettings
 from emseg.tuning.result import at_equal_budget
+from emseg.tuning.study import best_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,8 +82,6 @@ def draw_study(study: Study, folder: Path, tuning: TuningSettings) -> list[Path]
 def _draw_learning_curves(study: Study, tuning: TuningSettings) -> Axes:
     """The metric of every trial while it trained: pruned ones grey, complete ones blue, the best one red."""
     import matplotlib.pyplot as plt
-
-    from emseg.tuning.study import best_of
 
     _, axes = plt.subplots(figsize=(7, 4.5))
     best = best_of(study)

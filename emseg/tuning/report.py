@@ -14,7 +14,6 @@ import pandas as pd
 from scipy import stats
 
 from emseg.data.sources import Source
-from emseg.errors import InputError
 from emseg.files import write_text
 from emseg.reporting.leaderboard import markdown_table
 from emseg.settings import Settings, TuningSettings
@@ -22,7 +21,7 @@ from emseg.training.plan import split_of
 from emseg.tuning.figures import draw_study, importance
 from emseg.tuning.result import as_text, at_equal_budget, trials_table
 from emseg.tuning.space import apply_point, gflop
-from emseg.tuning.study import EPOCHS, POINT, best_of, workers_of
+from emseg.tuning.study import EPOCHS, POINT, require_best, workers_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -53,9 +52,7 @@ def write_study_report(study: Study, settings: Settings, source: Source, folder:
     Raises:
         InputError: no trial is complete.
     """
-    best = best_of(study)
-    if best is None:
-        raise InputError(f"study {study.study_name} has no complete trial yet; run `emseg tune`")
+    best = require_best(study)
     tuning = settings.tuning
     folder.mkdir(parents=True, exist_ok=True)
     figures = draw_study(study, folder, tuning)
@@ -85,8 +82,8 @@ def _what_was_searched(study: Study, settings: Settings, source: Source) -> str:
     recipe, split = settings.recipe(tuning.model), split_of(settings, source, protocol.folds[0])
     space = tuning.space.model_dump(exclude_none=True)
     machines = {
-        f"{worker['device']}, torch {worker['packages']['torch']}, commit {str(worker['git_commit'])[:10]}"
-        + (" with uncommitted changes" if worker["git_dirty"] else "")
+        f"{worker.device}, torch {worker.packages['torch']}, commit {str(worker.git_commit)[:10]}"
+        + (" with uncommitted changes" if worker.git_dirty else "")
         for worker in workers_of(study)
     }
     searched = pd.DataFrame([{"parameter": name, "values": _values(values)} for name, values in space.items()])

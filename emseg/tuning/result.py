@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import io
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,10 @@ import pandas as pd
 from emseg.errors import InputError
 from emseg.files import write_text
 from emseg.settings import Settings, validate_settings
-from emseg.settings_file import parse_yaml
+from emseg.settings.commented import edit_commented
+from emseg.settings.file import parse_yaml, read_file
 from emseg.tuning.space import point_values
-from emseg.tuning.study import EPOCHS, POINT, STATUS, best_of
+from emseg.tuning.study import EPOCHS, POINT, STATUS, best_of, require_best
 
 if TYPE_CHECKING:
     import optuna
@@ -39,11 +40,8 @@ def apply_best(study: optuna.Study, settings: Settings, path: Path, number: int 
         InputError: the trial is not complete, or none is.
     """
     from optuna.trial import TrialState
-    from ruamel.yaml import YAML
 
-    best = best_of(study)
-    if best is None:
-        raise InputError(f"study {study.study_name} has no complete trial yet; run `emseg tune`")
+    best = require_best(study)
     if number is not None:
         complete = {trial.number: trial for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
         if number not in complete:
@@ -51,23 +49,17 @@ def apply_best(study: optuna.Study, settings: Settings, path: Path, number: int 
             raise InputError(f"trial {number} of study {study.study_name} is not complete; complete are {known}")
         best = complete[number]
     entry = point_values(settings, best.user_attrs[POINT], TUNED)["models"][TUNED]
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    # ruamel would turn every null of the file into nothing.
-    yaml.representer.add_representer(
-        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
-    before = path.read_text(encoding="utf-8")
-    values = yaml.load(before)
-    values["models"][TUNED] = {key: value for key, value in entry.items() if value not in (None, {})}
-    if TUNED not in values["benchmark"]:
-        values["benchmark"].append(TUNED)
-    stream = io.StringIO()
-    yaml.dump(values, stream)
-    after = stream.getvalue()
-    validate_settings(parse_yaml(after, str(path)), f"{path} with the best trial: ")
+    before = read_file(path).decode("utf-8-sig")
+
+    def enter(values: Any) -> None:
+        values["models"][TUNED] = {key: value for key, value in entry.items() if value not in (None, {})}
+        if TUNED not in values["benchmark"]:
+            values["benchmark"].append(TUNED)
+
+    wanted = parse_yaml(before, str(path))
+    enter(wanted)
+    validate_settings(wanted, f"{path} with the best trial: ")
+    after = edit_commented(before, enter, wanted, str(path))
     write_text(path, after)
     return "".join(
         difflib.unified_diff(
@@ -97,6 +89,14 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
         )
     # Whole numbers stay whole beside trials that lack them.
     return pd.DataFrame(rows).convert_dtypes()
+
+
+def study_as_json(study: optuna.Study, metric: str) -> dict[str, Any]:
+    """{study, metric, best: {trial, value, point} or None, trials: rows of `trials_table`}, for a script to read."""
+    best = best_of(study)
+    found = {"trial": best.number, "value": best.values[0], "point": best.user_attrs[POINT]} if best else None
+    trials = json.loads(trials_table(study).to_json(orient="records"))
+    return {"study": study.study_name, "metric": metric, "best": found, "trials": trials}
 
 
 def at_equal_budget(study: optuna.Study, resource: str) -> tuple[str, list[tuple[FrozenTrial, float]]]:

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 _WHOLE = ("base_channels", "depth")
 _LOSS_OF = {"w0": "weighted_bce", "sigma": "weighted_bce", "dice_weight": "bce_dice"}
 """Parameters that one loss alone has."""
-_STUDY = (
+_REFERENCE = (
     {"loss": "bce", "dropout": "without"},
-    {"loss": "weighted_bce", "dropout": "study", "w0": 10.0, "sigma": 5.0},
-    {"loss": "bce", "dropout": "study"},
-    {"loss": "bce_dice", "dropout": "study", "dice_weight": 1.0},
+    {"loss": "weighted_bce", "dropout": "reference", "w0": 10.0, "sigma": 5.0},
+    {"loss": "bce", "dropout": "reference"},
+    {"loss": "bce_dice", "dropout": "reference", "dice_weight": 1.0},
 )
-"""What the study's four models (unet1, weighted_unet, dmcn, unet2) chose of what can be searched."""
+"""What the reference paper's four models (unet1, weighted_unet, dmcn, unet2) chose of what can be searched."""
 
 
 def suggest(trial: Trial, space: SpaceSettings) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def point_values(settings: Settings, point: dict[str, Any], name: str | None = N
             entry["network"][key] = int(point[key])
     if "dropout" in point:
         entry["network"].pop("dropout", None)
-        if point["dropout"] != "study":
+        if point["dropout"] != "reference":
             entry["network"]["dropout"] = 0.0 if point["dropout"] == "without" else float(point["dropout"])
     for key in ("learning_rate", "weight_decay", "augmentation_strength"):
         if key in point:
@@ -93,7 +93,7 @@ def point_values(settings: Settings, point: dict[str, Any], name: str | None = N
 
 
 def starting_points(settings: Settings) -> list[dict[str, Any]]:
-    """The model's current settings, then the study's, as far as the space holds them."""
+    """The model's current settings, then the reference paper's, as far as the space holds them."""
     space = settings.tuning.space
     entry = settings.models[settings.tuning.model]
     recipe = settings.recipe(settings.tuning.model)
@@ -101,7 +101,7 @@ def starting_points(settings: Settings) -> list[dict[str, Any]]:
     current: dict[str, Any] = {
         "base_channels": entry.network.base_channels,
         "depth": entry.network.depth,
-        "dropout": "study" if dropout is None else "without" if dropout == 0 else dropout,
+        "dropout": "reference" if dropout is None else "without" if dropout == 0 else dropout,
         "loss": entry.loss,
         "dice_weight": entry.dice_weight,
         "learning_rate": recipe.learning_rate,
@@ -110,7 +110,7 @@ def starting_points(settings: Settings) -> list[dict[str, Any]]:
         **(entry.weight_map or settings.weight_map).model_dump(),
     }
     points: list[dict[str, Any]] = []
-    for point in (current, *(current | study for study in _STUDY)):
+    for point in (current, *(current | chosen for chosen in _REFERENCE)):
         held = {name: value for name, value in point.items() if _holds(space, name, value)}
         loss = held.get("loss", entry.loss)
         held = {name: value for name, value in held.items() if _LOSS_OF.get(name, loss) == loss}

@@ -4,11 +4,11 @@ import torch
 from scipy import ndimage
 
 from emseg.data import augment
-from emseg.data.augmentation import augment_sections
+from emseg.data.warp import augment_sections
 from emseg.settings import AugmentSettings
 
 STILL = AugmentSettings(rotation=0, shift=0, shear=0, zoom=0, flip=False)
-STUDY = AugmentSettings()
+REFERENCE = AugmentSettings()
 FULL = AugmentSettings(elastic_amplitude=4, elastic_spacing=16, brightness=0.1, contrast=0.2)
 
 
@@ -31,7 +31,7 @@ def test_nothing_asked_for_changes_nothing():
     assert torch.equal(warped_labels, labels)
 
 
-@pytest.mark.parametrize("settings", [STUDY, FULL])
+@pytest.mark.parametrize("settings", [REFERENCE, FULL])
 def test_image_label_and_distance_move_together(settings):
     images, _ = batch(side=96)
     quiet = settings.model_copy(update={"brightness": 0.0, "contrast": 0.0})
@@ -43,7 +43,7 @@ def test_image_label_and_distance_move_together(settings):
     assert ((warped > 0.5) != warped_labels).float().mean() < 0.05
 
 
-@pytest.mark.parametrize("settings", [STUDY, FULL])
+@pytest.mark.parametrize("settings", [REFERENCE, FULL])
 @pytest.mark.parametrize("interior", [True, 1, 255, 1.0])
 def test_a_warped_label_is_the_half_level_of_the_warped_outline(settings, interior):
     _, labels = batch(side=64)
@@ -54,7 +54,7 @@ def test_a_warped_label_is_the_half_level_of_the_warped_outline(settings, interi
     assert torch.equal(warped, torch.where(outline > 0.5, torch.tensor(interior), torch.tensor(interior) * 0))
 
 
-@pytest.mark.parametrize("settings", [STUDY, FULL])
+@pytest.mark.parametrize("settings", [REFERENCE, FULL])
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(settings):
     images, labels = batch()
     first = augment(images, labels, settings=settings, generator=generator(1))
@@ -107,7 +107,7 @@ def test_shift_is_a_share_of_the_side():
 
 def test_borders_are_reflected_not_filled():
     images, labels = torch.ones(8, 1, 32, 32), torch.ones(8, 1, 32, 32)
-    warped, warped_labels = augment(images, labels, settings=STUDY, generator=generator())
+    warped, warped_labels = augment(images, labels, settings=REFERENCE, generator=generator())
     torch.testing.assert_close(warped, images)
     assert torch.equal(warped_labels, labels)
 
@@ -120,7 +120,7 @@ def test_non_square_sections_keep_their_shape_and_angles():
 
 def test_every_section_is_used_equally_often():
     images = np.zeros((4, 16, 16), np.float32)
-    made = list(augment_sections(images, images > 1, images, count=22, settings=STUDY, seed=0))
+    made = list(augment_sections(images, images > 1, images, count=22, settings=REFERENCE, seed=0))
     sources = np.concatenate([part[3] for part in made])
     counts = np.bincount(sources, minlength=4)
     assert counts.sum() == 22
@@ -129,4 +129,4 @@ def test_every_section_is_used_equally_often():
 
 def test_batches_that_differ_in_size_are_refused():
     with pytest.raises(ValueError, match="agree"):
-        augment(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 9), settings=STUDY, generator=generator())
+        augment(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 9), settings=REFERENCE, generator=generator())

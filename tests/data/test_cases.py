@@ -10,11 +10,15 @@ import pytest
 import tifffile
 from segmenters import small_segmenter
 
+from emseg.data.io.stack import read_stack
+from emseg.data.labelled import read_labelled
 from emseg.data.sources import load_source
-from emseg.data.stack import read_stack
-from emseg.inference.segmenter import OUTPUTS
+from emseg.segmentation.segmenter import OUTPUTS
 
-READ = ("no-compression-tag", "no-optional-tags", "min-is-white")
+READ = (
+    *("no-compression-tag", "no-optional-tags", "min-is-white", "palette-labels", "rgba-labels", "two-values-int32-1"),
+    *("frames", "int16", "upper-case", "ome-zarr"),
+)
 REFUSED = {
     "mixed-files": "s2.jpg is not read",
     "test-is-training": "section 1 of the test stack is section 3 of the training stack",
@@ -29,13 +33,17 @@ def cases() -> Path:
     return Path(folder)
 
 
+def listed(cases: Path) -> dict[str, dict]:
+    return {case["name"]: case for case in json.loads((cases / "cases.json").read_text())}
+
+
 def sha256(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 @pytest.mark.parametrize("name", READ)
 def test_cases_that_are_read(tmp_path, cases, emseg, monkeypatch, name):
-    right = next(case for case in json.loads((cases / "cases.json").read_text()) if case["name"] == name)
+    right = listed(cases)[name]
     monkeypatch.chdir(tmp_path)
     assert emseg("data", "check", cases / name)[0] == 0
     assert emseg("data", "add", "case", "--from", cases / name)[0] == 0
@@ -43,6 +51,36 @@ def test_cases_that_are_read(tmp_path, cases, emseg, monkeypatch, name):
     assert source.images.dtype == np.uint8
     assert sha256(source.images) == right["images_sha256"]
     assert sha256(source.labels) == right["interior_sha256"]
+
+
+def test_the_images_of_every_case_come_in_as_they_are(cases):
+    read = {name: case for name, case in listed(cases).items() if case["images_sha256"]}
+    assert len(read) >= 22
+    for name, case in read.items():
+        said = []
+        found = read_labelled(cases / name, said.append)
+        assert found.images.dtype == np.uint8, name
+        assert sha256(found.images) == case["images_sha256"], name
+        assert list(found.voxel_size or ()) == case.get("voxel_size_nm", []), name
+        assert len(said) == (name == "frames"), name
+
+
+def test_the_labels_of_every_case_keep_their_numbers(cases):
+    read = {name: read_labelled(cases / name).labels for name, case in listed(cases).items() if case["images_sha256"]}
+    for name, labels in read.items():
+        case = listed(cases)[name]
+        if "cells_per_section" in case:
+            counts = [len(np.unique(section[section > 0])) for section in labels]
+            assert counts == case["cells_per_section"], name
+    inside = {
+        "white-membranes": lambda labels: labels == 0,
+        "other-names": lambda labels: ~labels,
+        "one-and-two": lambda labels: labels == 2,
+        "classes": lambda labels: labels > 64,
+    }
+    for name, labels in read.items():
+        if right := listed(cases)[name]["interior_sha256"]:
+            assert sha256(inside.get(name, lambda labels: labels > 0)(labels)) == right, name
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -58,7 +96,7 @@ def test_cases_that_are_refused(tmp_path, cases, emseg, monkeypatch, name):
 @pytest.fixture
 def predict(emseg, monkeypatch):
     def run(images, *arguments):
-        monkeypatch.setattr("emseg.tracking.models.load_segmenter", lambda model: small_segmenter(images))
+        monkeypatch.setattr("emseg.registry.load.load_segmenter", lambda model: small_segmenter(images))
         return emseg("predict", *arguments)
 
     return run

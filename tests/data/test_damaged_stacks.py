@@ -19,10 +19,10 @@ from damage import damaged_bytes, damaged_values
 from PIL import Image
 from segmenters import small_segmenter
 
-from emseg.data.sources import add_source
-from emseg.data.stack import read_stack, write_stack
+from emseg.data.adding import add_source
+from emseg.data.io.stack import read_stack, write_stack
 from emseg.errors import InputError, RunError
-from emseg.inference.volume import segment_file
+from emseg.segmentation.volume import segment_file
 
 STACK = np.random.default_rng(0).integers(0, 255, (4, 32, 24), dtype=np.uint8)
 ODD_NUMBERS = (0, 1, 2, 3, 7, 9, 255, 4095, 65535, 2**31 - 1, 2**31, 2**32 - 1)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emseg.data.augmented import make_augmented
+from emseg.data.augmented_set import make_augmented
 from emseg.data.labelled_sections import divide
 from emseg.data.protocol import divide_augmented, split_sections
 from emseg.data.sources import Source

@@ -6,6 +6,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from emseg.data import separation_distance, weight_map
+from emseg.data.separation import separation_distances
 from emseg.errors import InputError
 
 
@@ -53,7 +54,31 @@ def test_by_hand():
     np.testing.assert_allclose(weights, [[0.6 + border, *[0.4 + border] * 3, 0.6 + border]], rtol=1e-6)
 
 
+@settings(deadline=None)
+@given(arrays(np.int64, (7, 8), elements=st.integers(0, 4)), st.floats(1, 30))
+def test_cells_by_number_touching_or_in_parts(numbers, limit):
+    wide = np.where(numbers, numbers.astype(np.uint64) + np.uint64(2**40), 0)
+    found = separation_distance(wide, limit, cells=True)
+    names = sorted(set(numbers.ravel().tolist()) - {0})
+    expected = np.full(numbers.shape, limit)
+    if len(names) > 1:
+        distances = np.sort([ndimage.distance_transform_edt(numbers != name) for name in names], axis=0)
+        expected = np.minimum(distances[0] + distances[1], limit)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_separate_cells_are_as_far_apart_by_number_as_by_mask(stack):
+    label = stack[1][0] > 0
+    numbers = 7 * ndimage.label(label)[0]
+    np.testing.assert_array_equal(separation_distance(numbers, 24, cells=True), separation_distance(label, 24))
+    # Numbers count in the interior alone.
+    stacked = separation_distances(label[None], np.where(label, numbers, 3)[None], 24)
+    np.testing.assert_array_equal(stacked[0], separation_distance(label, 24))
+
+
 def test_bad_input():
+    with pytest.raises(InputError, match="non-negative integers"):
+        separation_distance(np.array([[0, -1, 2]]), 10, cells=True)
     with pytest.raises(InputError, match="values 0, 1, 2"):
         separation_distance(np.array([[0, 1, 2]]), 10)
     with pytest.raises(ValueError, match="one section"):

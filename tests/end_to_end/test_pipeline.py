@@ -1,4 +1,4 @@
-"""The real commands in a clone of the project, small: what a lab would see."""
+"""The real commands in a clone of this repository, small."""
 
 import json
 import os
@@ -12,58 +12,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
+from lab import TINY, Lab
 
-from emseg.settings import merge, read_yaml
+from emseg.project.initialise import render_pipeline
+from emseg.records.code import DECIDES
+from emseg.settings import read_yaml
 
 PROJECT = Path(__file__).parents[2]
-TINY = {
-    "protocol": {"held_out": 2, "validation": 2},
-    "augment": {"count": 8, "separation_limit": 24.0},
-    "training": {"epochs": 2, "images_per_epoch": 8, "crop": 32},
-    "benchmark": ["weighted_unet", "unet2"],
-    "models": {
-        "weighted_unet": {"network": {"base_channels": 2, "depth": 2}},
-        "unet2": {"network": {"base_channels": 2, "depth": 2}},
-    },
-}
 
 
-class Clone:
+class Clone(Lab):
     def __init__(self, folder):
-        self.folder = folder
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self.environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}
-        self.environment.pop("MLFLOW_TRACKING_URI", None)
-
-    def run(self, *command, code=0, where="."):
-        done = subprocess.run(
-            [str(part) for part in command],
-            cwd=self.folder / where,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def json(self, *command):
-        """What a command prints for a script to read."""
-        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, timeout=600)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    def change(self, **changes):
-        values = read_yaml(self.folder / "params.yaml")
-        merge(values, changes)
-        (self.folder / "params.yaml").write_text(yaml.dump(values, sort_keys=False))
-
-    def md5(self, path):
-        lock = yaml.safe_load((self.folder / "dvc.lock").read_text())
-        return next(
-            out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", []) if out["path"] == path
-        )
+        # The clone's own code runs, as an editable installation of it would.
+        super().__init__(folder, packages=[folder])
 
     def mlflow_runs(self):
         code = (
@@ -88,20 +49,16 @@ def clone(tmp_path_factory, stack):
         if (PROJECT / file).is_file():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / file, folder / file)
-    from emseg.data.stack import write_stack
+    from emseg.data.io.stack import write_stack
 
     write_stack(folder / "data/sources/cortex/images.tif", stack[0])
     write_stack(folder / "data/sources/cortex/labels.tif", stack[1])
     clone = Clone(folder)
     clone.change(data={"source": "cortex"}, **TINY)
-    clone.run("git", "init", "--quiet")
-    clone.run("git", "config", "user.email", "test@example.org")
-    clone.run("git", "config", "user.name", "test")
-    clone.run("git", "add", "--all")
-    clone.run("git", "commit", "--quiet", "--message", "start")
-    clone.first = clone.run("dvc", "repro")
-    clone.run("git", "add", "--all")
-    clone.run("git", "commit", "--quiet", "--message", "results")
+    clone.begin_repository()
+    clone.commit("start")
+    clone.run("dvc", "repro")
+    clone.commit("results")
     return clone
 
 
@@ -113,10 +70,11 @@ def test_models_are_trained_scored_tracked_and_ranked(clone):
         ["unet2-fold0-seed0", "FINISHED"],
         ["weighted_unet-fold0-seed0", "FINISHED"],
     ]
-    record = json.loads((clone.folder / "runs/benchmark/unet2-fold0-seed0/training/record.json").read_text())
+    record = clone.record("unet2-fold0-seed0")
     commit = clone.run("git", "rev-parse", "HEAD~1").strip()
     assert record["lineage"]["git_commit"] == commit
     assert record["lineage"]["git_dirty"] is False
+    assert record["lineage"]["code_in_project"] is True
     assert record["lineage"]["dvc"] == {
         "data/prepared": clone.md5("data/prepared"),
         "data/augmented": clone.md5("data/augmented"),
@@ -164,7 +122,7 @@ def test_an_experiment_runs_as_asked_and_trains_again_only_what_uses_it(clone):
         assert f"Running stage '{stage}'" not in said, said
     changed = [path.parts[-3] for path, text in before.items() if path.read_text() != text]
     assert changed == ["weighted_unet-fold0-seed0"]
-    record = json.loads((runs / "weighted_unet-fold0-seed0/training/record.json").read_text())
+    record = clone.record("weighted_unet-fold0-seed0")
     assert record["settings"]["weight_map"] == {"w0": 10.0, "sigma": 3.5, "calibrated": True}
     assert record["settings"]["training"]["learning_rate"] == 5e-05
     clone.run("git", "checkout", "--quiet", "params.yaml", "dvc.lock")
@@ -176,13 +134,16 @@ def test_another_augmentation_seed_redoes_it_and_the_old_set_comes_back(clone):
     images = clone.folder / "data/augmented/fold0/images.tif"
     old = images.read_bytes()
     clone.change(augment={"seed": 4})
-    said = clone.run("dvc", "repro")
-    for stage in ("augment", "train@unet2-0-0", "train@weighted_unet-0-0", "compare", "publish"):
+    said = clone.run("dvc", "repro", "train@unet2-0-0")
+    for stage in ("augment", "train@unet2-0-0"):
         assert f"Running stage '{stage}'" in said
+    stale = clone.run("dvc", "status")
+    for stage in ("train@weighted_unet-0-0", "calibrate@unet2-0-0", "evaluate@unet2-0-0", "compare", "publish"):
+        assert f"{stage}:" in stale
     assert clone.md5("data/augmented") != before
     assert images.read_bytes() != old
     clone.run("git", "checkout", "--quiet", "params.yaml", "dvc.lock")
-    clone.run("dvc", "checkout", "data/augmented")
+    clone.run("dvc", "checkout", "--force")
     assert images.read_bytes() == old
     # Same seed, same bytes: making it again gives the same hash.
     clone.run("dvc", "repro", "--force", "--single-item", "augment")
@@ -219,43 +180,118 @@ def test_a_killed_pipeline_goes_on_from_the_checkpoint(clone):
     clone.run("dvc", "checkout", "--force")
 
 
-def test_another_profile_runs_aside_and_git_sees_no_change(clone):
-    folder = clone.run("python", "-m", "pipelines.workspace", "cortex", "quick").strip()
-    assert folder == "workspaces/cortex-quick"
-    settings = yaml.safe_load((clone.folder / folder / "params.yaml").read_text())
-    profile = read_yaml(PROJECT / "profiles.yaml")["quick"]
-    assert settings["training"]["epochs"] == profile["training"]["epochs"]
-    assert settings["data"]["source"] == "cortex"
-    said = clone.run("dvc", "repro", "--single-item", "prepare", where=folder)
+STALE = {
+    # The rooms of emseg, and the stages that a changed file of theirs makes stale.
+    "data/io/tiff.py": "prepare",
+    "data/sources.py": "prepare",
+    "data/synthetic.py": "prepare",
+    "data/warp.py": "prepare augment train",
+    "data/separation.py": "prepare augment train",
+    "data/protocol.py": "prepare augment train calibrate evaluate",
+    "data/labelled_sections.py": "prepare train calibrate evaluate",
+    "settings/settings.py": "recipes",
+    "models/unet.py": "train",
+    "training/trainer.py": "train",
+    "metrics/challenge.py": "train calibrate evaluate",
+    "inference/tiling.py": "train calibrate evaluate",
+    "segmentation/agglomeration.py": "calibrate evaluate",
+    "segmentation/regions.py": "calibrate evaluate",
+    "evaluation/calibrate.py": "calibrate evaluate",
+    "evaluation/baselines.py": "calibrate evaluate",
+    "evaluation/evaluate.py": "evaluate",
+    "reporting/evaluation_figures.py": "evaluate compare",
+    "evaluation/bootstrap.py": "evaluate compare",
+    "reporting/leaderboard.py": "compare",
+    "project/stages/compare.py": "compare",
+    "tracking/publish.py": "publish",
+    "registry/register.py": "publish",
+    "segmentation/volume.py": "",
+    "tuning/study.py": "",
+    "cli/runs.py": "",
+    "records/bundle.py": "",
+    "project/initialise.py": "",
+    "files.py": "",
+}
+
+ASK = """
+import json, sys
+from pathlib import Path
+from dvc.repo import Repo
+found = {}
+for name in json.loads(sys.argv[1]):
+    file = Path("emseg") / name
+    before = file.read_bytes()
+    file.write_bytes(before + b"# a comment\\n")
+    try:
+        found[name] = sorted({stage.partition("@")[0] for stage in Repo(".").status()})
+    finally:
+        file.write_bytes(before)
+print(json.dumps(found))
+"""
+
+
+def test_a_changed_file_of_emseg_makes_stale_what_it_decides(clone):
+    printed = clone.run(sys.executable, "-c", ASK, json.dumps(list(STALE)))
+    stale = json.loads(printed.strip().splitlines()[-1])
+    assert stale == {name: sorted(stages.split()) for name, stages in STALE.items()}
+
+
+def test_the_pipeline_of_this_repository_is_what_init_lays_down():
+    laid_down = PROJECT / "pipelines"
+    for name in ("params.yaml", "profiles.yaml"):
+        assert (PROJECT / name).read_bytes() == (laid_down / name).read_bytes()
+    template = (laid_down / "dvc.yaml").read_text()
+    assert render_pipeline(template, in_repository=False) == template
+    assert (PROJECT / "dvc.yaml").read_text() == render_pipeline(template, in_repository=True)
+    assert "code.yaml" not in (PROJECT / "dvc.yaml").read_text()
+    for stage in DECIDES:
+        assert f"params: [code.yaml: [{stage}]" in template
+
+
+def test_what_a_record_proves_unchanged_is_not_trained_again(clone):
+    before = clone.record("unet2-fold0-seed0")
+    lock = (clone.folder / "dvc.lock").read_bytes()
+    (clone.folder / "dvc.lock").unlink()
+    clone.run("dvc", "repro", "--force", "--single-item", "train@unet2-0-0")
+    assert clone.record("unet2-fold0-seed0") == before
+    (clone.folder / "dvc.lock").write_bytes(lock)
+
+
+def test_other_data_and_another_profile_run_in_a_project_of_their_own(clone, tmp_path):
+    (clone.folder / ".venv").mkdir()
+    (clone.folder / ".venv/installed").touch()
+    # The pipeline itself runs in other tests; here what it begins with.
+    (tmp_path / "dvc").write_text(f'#!/bin/sh\nexec "{shutil.which("dvc")}" "$@" prepare recipes\n')
+    (tmp_path / "dvc").chmod(0o755)
+    make = Lab(clone.folder, path=[tmp_path, Path(sys.executable).parent], packages=[clone.folder])
+    assert "no profile fast" in make.run("make", "benchmark", "DATA=cortex", "PROFILE=fast", code=2)
+    assert not (clone.folder / "projects").exists()
+    changes = "benchmark=[unet2] training.epochs=3 protocol.held_out=2 protocol.validation=2"
+    said = make.run("make", "benchmark", "DATA=cortex", "PROFILE=quick", f"SET={changes}", code=2)
     assert "unet2: crops are 64 pixels, not 256: the sections have 64 x 64 pixels" in said
-    values = read_yaml(clone.folder / folder / "params.yaml")
-    merge(values, TINY)
-    for model in values["models"].values():
-        model["training"] = {}
-    (clone.folder / folder / "params.yaml").write_text(yaml.dump(values))
-    clone.run("dvc", "repro", "augment", where=folder)
-    assert "didn't change" in clone.run("dvc", "repro", "augment", where=folder)
+    assert "no evaluated runs" in said
+    project = clone.folder / "projects/cortex-quick"
+    settings = read_yaml(project / "params.yaml")
+    assert settings["training"]["epochs"] == 3
+    assert settings["training"]["crop"] == read_yaml(PROJECT / "profiles.yaml")["quick"]["training"]["crop"]
+    prepared = json.loads((project / "data/prepared/prepared.json").read_text())
+    assert prepared["digest"] == clone.record("unet2-fold0-seed0")["data_digest"]
+    assert not [file for file in project.rglob("*") if file.is_symlink()]
+    texts = [file.read_text() for file in (*project.glob("*.yaml"), project / ".dvc/config")]
+    assert str(clone.folder) not in "".join(texts)
     assert not clone.run("git", "status", "--porcelain").strip()
-    said = clone.run("python", "-m", "pipelines.workspace", "cortex", "fast", code=2)
-    assert "no profile fast" in said
+    assert clone.run("dvc", "status").strip().endswith("up to date.")
+    said = make.run("make", "benchmark", "DATA=cortex", "PROFILE=quick", "SET=training.epoch=1", code=2)
+    assert "training.epoch is not a setting" in said
+    make.run("make", "benchmark", "DATA=cortex", "PROFILE=quick", code=2)
+    assert read_yaml(project / "params.yaml")["training"]["epochs"] == 12
 
 
 def test_bad_settings_stop_the_first_stage_with_one_sentence(clone):
     clone.change(training={"epoch": 3})
-    said = clone.run("python", "-m", "pipelines.prepare", code=2)
+    said = clone.run("emseg", "stage", "prepare", code=2)
     assert said.strip().endswith("training.epoch is not a setting")
     assert "Traceback" not in said
-
-
-def test_the_makefile_runs_it(clone):
-    done = subprocess.run(
-        ["make", "--dry-run", "benchmark", "DATA=isbi2012", "PROFILE=paper"],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert 'pipelines.workspace "isbi2012" "paper"' in done.stdout
 
 
 def test_the_commands_of_lineage_make_the_champion_again_in_a_clean_clone(clone, tmp_path):
@@ -267,8 +303,8 @@ def test_the_commands_of_lineage_make_the_champion_again_in_a_clean_clone(clone,
     assert found["version"] == number
     assert found["commit"] in clone.run("git", "rev-list", "--all").split()
     assert found["data"]["dvc"]
+    subprocess.run(["git", "clone", "--quiet", clone.folder, tmp_path / "again"], check=True)
     again = Clone(tmp_path / "again")
-    subprocess.run(["git", "clone", "--quiet", clone.folder, again.folder], check=True)
     # The environment is this one already; the data are the lab's own, and come from where it keeps them.
     script = "set -e\n" + "\n".join(
         line.partition("  #")[0].replace("--from FOLDER", f"--from {clone.folder / 'data/sources/cortex'}")

@@ -1,6 +1,6 @@
 import torch
 
-from emseg.inference.precision import autocast, has_fast_bfloat16
+from emseg.inference.device import autocast, has_fast_bfloat16
 
 
 def test_precision_decides_the_type_of_a_product():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from emseg.data.normalization import Normalization
 from emseg.inference import Predictor, predict
-from emseg.inference.precision import has_fast_bfloat16
+from emseg.inference.device import has_fast_bfloat16
 from emseg.inference.tiling import mirror_indices, mirrored_window, spread_starts
 from emseg.models import Network, build_model
 
@@ -206,7 +206,7 @@ def test_modes_and_precisions_that_do_not_fit_are_refused():
         Predictor(network("unet2"), precision="half")
 
 
-@pytest.mark.parametrize("name", ["dmcn", "unet1", "supervised_unet"])
+@pytest.mark.parametrize("name", ["dmcn", "unet1", "deeply_supervised_unet"])
 def test_bfloat16_is_another_arithmetic_and_changes_probabilities_little(name):
     model, stack = network(name, base_channels=8, normalization="batch"), sections(1, 64, 80)
     exact = predict(model, stack)

@@ -45,7 +45,7 @@ def test_rand_error_counts_pixel_pairs(pair):
     assert rand_error(predicted, truth) == pytest.approx(float(np.mean(errors)))
 
 
-def test_rand_error_of_the_study_follows_from_its_pixel_error():
+def test_rand_error_of_the_reference_follows_from_its_pixel_error():
     side, error = 512, 0.0732
     predicted = np.ones((side, side), bool)
     truth = predicted.copy()
@@ -53,7 +53,7 @@ def test_rand_error_of_the_study_follows_from_its_pixel_error():
     assert rand_error(predicted, truth) == pytest.approx(0.1357, abs=5e-5)
 
 
-def test_study_dice_and_jaccard_agree():
+def test_reference_dice_and_jaccard_agree():
     # Dice 0.9617 is J = 0.926: 2 * 0.926 / 1.926.
     truth = np.ones((1, 1000), bool)
     predicted = truth.copy()

@@ -7,7 +7,17 @@ import pytest
 import emseg.metrics.overlap
 import emseg.metrics.rand
 from emseg import metrics
-from emseg.metrics.scoring import PIXEL_METRICS, SEGMENT_METRICS, Scores, is_collapsed, score_stack, summarise
+from emseg.metrics.scoring import (
+    ALL_METRICS,
+    LOWER_IS_BETTER,
+    MEANINGS,
+    PIXEL_METRICS,
+    SEGMENT_METRICS,
+    Scores,
+    is_collapsed,
+    score_stack,
+    summarise,
+)
 
 
 def test_a_row_per_section_agrees_with_the_metric_of_that_section():
@@ -39,8 +49,8 @@ def test_interval_covers_the_mean_as_often_as_it_says():
     covered = 0
     for trial in range(200):
         summary = summarise(random.normal(0.9, 0.02, 24), seed=trial)
-        assert summary["low"] <= summary["mean"] <= summary["high"]
-        covered += summary["low"] <= 0.9 <= summary["high"]
+        assert summary.low <= summary.mean <= summary.high
+        covered += summary.low <= 0.9 <= summary.high
     assert 0.87 <= covered / 200 <= 0.99
 
 
@@ -60,3 +70,13 @@ def test_collapse():
     assert is_collapsed(np.full((2, 4, 4), 0.78))
     assert is_collapsed(np.linspace(0.6, 0.9, 16).reshape(1, 4, 4))
     assert not is_collapsed(np.linspace(0.1, 0.9, 16).reshape(1, 4, 4))
+
+
+def test_every_metric_says_what_it_means_and_is_best_where_it_is_said_to_be():
+    assert MEANINGS.keys() == set(ALL_METRICS)
+    label = np.zeros((1, 20, 30), bool)
+    label[0, 2:9, 2:28] = label[0, 11:18, 2:28] = True
+    perfect, wrong = score_stack(label, label).iloc[0], score_stack(np.ones_like(label), label).iloc[0]
+    for name in (*PIXEL_METRICS, *SEGMENT_METRICS):
+        assert perfect[name] == pytest.approx(0 if name in LOWER_IS_BETTER else 1)
+        assert (wrong[name] >= perfect[name]) if name in LOWER_IS_BETTER else (wrong[name] <= perfect[name])

@@ -22,7 +22,7 @@ def small(name, **overrides):
     return build_model(name, **({"base_channels": 4} | overrides))
 
 
-def test_the_studys_models_are_there():
+def test_the_references_models_are_there():
     assert list_models()[:4] == list(EXACT)
 
 
@@ -40,7 +40,7 @@ def test_exact_parameter_counts(name):
         ("unet2", 23, 5, [0.1, 0.2, 0.3, 0.4, 0.5, 0.1, 0.2, 0.3, 0.4]),
     ],
 )
-def test_layouts_of_the_study(name, convolutions, transposed, dropouts):
+def test_layouts_of_the_reference(name, convolutions, transposed, dropouts):
     modules = list(build_model(name).modules())
     assert sum(isinstance(m, torch.nn.Conv2d) for m in modules) == convolutions
     assert sum(isinstance(m, torch.nn.ConvTranspose2d) for m in modules) == transposed
@@ -49,7 +49,7 @@ def test_layouts_of_the_study(name, convolutions, transposed, dropouts):
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_initial_weights_are_drawn_as_the_study_names_them(name):
+def test_initial_weights_are_drawn_as_the_reference_names_them(name):
     torch.manual_seed(1)
     network = build_model(name)
     for module in network.modules():
@@ -171,6 +171,16 @@ def test_unknown_model():
         build_model("unet9")
 
 
+def test_a_network_that_was_renamed_is_built_by_its_old_name_from_weights_of_before():
+    old, new = small("supervised_unet"), small("deeply_supervised_unet")
+    new.load_state_dict(old.state_dict())
+    assert old.side_heads
+    assert catalog_entry("supervised_unet") == catalog_entry("deeply_supervised_unet")
+    assert "supervised_unet" not in list_models()
+    with pytest.raises(ValueError, match="already"):
+        register_model("supervised_unet", build_model, "mine")
+
+
 def test_a_users_own_model_joins_the_catalog():
     try:
         register_model("mine", lambda **overrides: build_model("dmcn", **overrides), "my network")
@@ -180,12 +190,3 @@ def test_a_users_own_model_joins_the_catalog():
             register_model("mine", build_model, "again")
     finally:
         _CATALOG.pop("mine")
-
-
-def test_the_studys_rows():
-    assert catalog_entry("weighted_unet").study == {
-        "iou_thresholded": 0.902,
-        "dice": 0.9617,
-        "pixel_error": 0.0599,
-        "rand_error": 0.1124,
-    }

@@ -41,7 +41,7 @@ def test_kept_records_hold_every_run_of_the_report(records):
     sections = pd.read_csv(records.with_name("sections.csv"), keep_default_na=False)
     keys = ["model", "variation", "protocol", "fold", "seed"]
     runs = {
-        (run.model, run.variation, *(run.metrics[key] for key in ("protocol", "fold", "seed")))
+        (run.model, run.variation, *(getattr(run.evaluation, key) for key in ("protocol", "fold", "seed")))
         for run in read_runs(records)
     }
     assert runs == set(sections[keys].itertuples(index=False, name=None))

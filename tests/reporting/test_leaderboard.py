@@ -5,12 +5,13 @@ import unicodedata
 import numpy as np
 import pandas as pd
 import pytest
-from evaluated import make_run, rewrite
+from evaluated import make_run, rewrite, run_facts
 from rich.console import Console
 
 from emseg.data.sources import load_source
 from emseg.errors import InputError
 from emseg.evaluation.baselines import fit_threshold, threshold_prediction
+from emseg.records.record import RunRecord
 from emseg.reporting.leaderboard import (
     as_csv,
     as_markdown,
@@ -43,15 +44,41 @@ def test_models_are_ranked_and_seeds_averaged_per_section(tmp_path):
     tables = [evaluation(tmp_path, "unet2", seed, error=0.03) for seed in range(3)]
     evaluation(tmp_path, "dmcn", error=0.1)
     (board,) = make_boards(find_evaluations(tmp_path))
-    assert [row["model"] for row in board.rows] == ["unet2", "dmcn", "baseline: threshold"]
+    assert [row.model for row in board.rows] == ["unet2", "dmcn", "baseline: threshold"]
     best = board.rows[0]
-    assert best["runs"] == 3
-    assert best["seconds_per_epoch"] == 3.0
-    assert best["difference"] is None
-    assert board.rows[1]["difference"]["mean"] < 0
+    assert best.trained.runs == 3
+    assert best.trained.seconds_per_epoch == 3.0
+    assert best.difference is None
+    assert board.rows[1].difference.mean < 0
     mean = pd.concat(tables).groupby("section")["dice"].mean()
-    assert best["dice"]["mean"] == pytest.approx(mean.mean(), abs=1e-9)
-    assert best["dice"]["low"] <= best["dice"]["mean"] <= best["dice"]["high"]
+    assert best.metrics["dice"].mean == pytest.approx(mean.mean(), abs=1e-9)
+    assert best.metrics["dice"].low <= best.metrics["dice"].mean <= best.metrics["dice"].high
+
+
+def recipe(folder, name, error=0.05, seed=0, profile="", variation="", **training):
+    settings = run_facts(folder)["settings"]
+    settings["training"] |= training
+    make_run(folder, name, error, seed=seed, profile=profile, variation=variation, settings=settings)
+
+
+def names_of(folder):
+    (board,) = make_boards(find_evaluations(folder))
+    return {row.model: row.trained.runs for row in board.trained}
+
+
+def test_recipes_of_one_model_are_told_apart_by_what_differs(tmp_path):
+    recipe(tmp_path, "short", epochs=8)
+    recipe(tmp_path, "again", seed=1, epochs=8)
+    assert names_of(tmp_path) == {"unet2": 2}
+    recipe(tmp_path, "long", epochs=20)
+    assert names_of(tmp_path) == {"unet2 (epochs 8)": 2, "unet2 (epochs 20)": 1}
+    recipe(tmp_path, "other", epochs=20, batch=2, learning_rate=0.1)
+    names = names_of(tmp_path)
+    assert sorted(names.values()) == [1, 1, 2]
+    assert all(re.fullmatch(r"unet2 \(recipe [0-9a-f]{6}\)", name) for name in names)
+    for profile, variation in (("best", ""), ("best", "family/no average")):
+        recipe(tmp_path / "jobs", f"{profile}{len(variation)}", profile=profile, variation=variation, batch=1)
+    assert names_of(tmp_path / "jobs") == {"unet2 (best)": 1, "unet2 (best, family/no average)": 1}
 
 
 def test_folds_are_joined(tmp_path):
@@ -67,42 +94,55 @@ def test_other_protocols_and_other_data_are_never_ranked_together(tmp_path):
     evaluation(tmp_path, "unet1", digest="b" * 32)
     boards = make_boards(find_evaluations(tmp_path))
     assert len(boards) == 3
-    assert all([row["model"] for row in board.rows][1:] == ["baseline: threshold"] for board in boards)
+    assert all([row.model for row in board.rows][1:] == ["baseline: threshold"] for board in boards)
     assert sum("LEAKS" in board.title for board in boards) == 1
 
 
-def test_table_shows_the_studys_rows_and_its_leak(tmp_path):
-    evaluation(tmp_path, "unet2", dataset="isbi2012")
+CHALLENGE = "0face5632f7b1d4238256f4a18cafd98"
+"""Data digest of the real stack, with its test sections; test_cards.py finds it from the pixels."""
+
+
+def test_table_shows_the_references_rows_and_its_leak(tmp_path):
+    evaluation(tmp_path, "unet2", digest=CHALLENGE)
     boards = make_boards(find_evaluations(tmp_path))
     table = as_table(boards[0]).set_index("model")
-    assert table.loc["study: weighted_unet", "iou_thresholded"] == "0.9020"
-    assert table.loc["study: weighted_unet", "protocol"] == "paper (leaks)"
+    assert table.loc["reference: weighted_unet", "iou_thresholded"] == "0.9020"
+    assert table.loc["reference: weighted_unet", "protocol"] == "paper (leaks)"
     assert table.loc["unet2", "protocol"] == "heldout"
     assert "[" in table.loc["unet2", "dice"]
     assert table.loc["unet2", "parameters"] == "1,234"
     numbers = as_numbers(boards).set_index("model")
-    assert numbers.loc["study: dmcn", "rand_error"] == 0.1355
-    assert bool(numbers.loc["study: dmcn", "leaks"])
+    assert numbers.loc["reference: dmcn", "rand_error"] == 0.1355
+    assert bool(numbers.loc["reference: dmcn", "leaks"])
     markdown = as_markdown(boards)
     assert "| unet2 | heldout |" in markdown
     assert boards[0].data_digest in markdown
-    assert "Rows marked study" in markdown
+    assert "Rows marked reference" in markdown
 
 
-def test_the_studys_rows_stand_beside_its_own_sections_alone(tmp_path):
-    evaluation(tmp_path, "unet2", protocol="paper")
+def test_the_references_rows_stand_beside_its_own_sections_alone_whatever_they_are_called(tmp_path):
+    evaluation(tmp_path, "unet2", protocol="paper", dataset="isbi2012")
     boards = make_boards(find_evaluations(tmp_path))
-    assert not as_table(boards[0])["model"].str.startswith("study").any()
-    assert not as_numbers(boards)["model"].str.startswith("study").any()
-    assert "study" not in as_markdown(boards)
+    assert not as_table(boards[0])["model"].str.startswith("reference").any()
+    assert not as_numbers(boards)["model"].str.startswith("reference").any()
+    assert "reference" not in as_markdown(boards)
+
+
+def test_sections_that_were_recognised_when_they_were_trained_on_have_the_references_rows(tmp_path):
+    # With the labels of its test stack the challenge's data have a digest that nobody here has seen.
+    evaluation(tmp_path, "unet2")
+    noted = {"recognised": "isbi2012", "name": "isbi2012", "title": "ISBI 2012 challenge"}
+    RunRecord.open(tmp_path / "unet2-heldout-fold0-seed0").update(dataset_card=noted)
+    (board,) = make_boards(find_evaluations(tmp_path))
+    assert as_table(board)["model"].str.startswith("reference").sum() == 4
 
 
 def numbers_of(row):
-    return [f"{row[metric]['mean']:.4f}" for metric in ("v_rand", "v_info", "pixel_error")]
+    return [f"{row.metrics[metric].mean:.4f}" for metric in ("v_rand", "v_info", "pixel_error")]
 
 
 def intervals_of(row):
-    return [f"[{row[m]['low']:.4f}, {row[m]['high']:.4f}]" for m in ("v_rand", "v_info", "pixel_error")]
+    return [f"[{row.metrics[m].low:.4f}, {row.metrics[m].high:.4f}]" for m in ("v_rand", "v_info", "pixel_error")]
 
 
 def on_a_terminal(monkeypatch, capsys, width, boards, **options):
@@ -116,7 +156,7 @@ def on_a_terminal(monkeypatch, capsys, width, boards, **options):
 
 @pytest.mark.parametrize("width", [80, 120, 240])
 def test_a_terminal_shows_whole_numbers_and_says_what_it_leaves_out(tmp_path, monkeypatch, capsys, width):
-    for model in ("unet2", "supervised_unet", "a_model_of_my_own_with_a_long_name"):
+    for model in ("unet2", "deeply_supervised_unet", "a_model_of_my_own_with_a_long_name"):
         evaluation(tmp_path, model, error=0.03)
     boards = make_boards(find_evaluations(tmp_path))
     printed = on_a_terminal(monkeypatch, capsys, width, boards)

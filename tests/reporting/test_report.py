@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from evaluated import make_run, rewrite
 
+from emseg.data.datasets.known import known_cards
 from emseg.errors import InputError
-from emseg.models import catalog_entry
+from emseg.records.record import RunRecord
 from emseg.reporting import runs as runs_module
 from emseg.reporting.ablation import ablations
 from emseg.reporting.report import write_report
 from emseg.reporting.runs import keep_runs, read_runs
-from emseg.training.record import RunRecord
 
 
 def contents(folder):
@@ -44,7 +44,7 @@ def test_the_report_holds_every_table_and_figure(tmp_path):
     for part in ("# Cortex", "`make everything`", "unet2 (best)", "unet2 (paper)", "protocol kfold", "no average"):
         assert part in text
     assert "Makes something worse: no average." in text
-    assert "DMCN (Chen et al. 2016)" in text
+    assert "Published entries" not in text  # of other sections
     assert "2.4" in text  # TFLOP: 1e9 per crop, 2400 crops
     assert "20 |" in text  # GFLOP/s over 120 seconds
     for figure in ("cortex-heldout-comparison", "cortex-heldout-curves", "cortex-kfold-comparison"):
@@ -57,13 +57,14 @@ def test_the_report_holds_every_table_and_figure(tmp_path):
     assert len(pd.read_csv(path.parent / "models.csv").query("model == 'unet2 (best)'")) == 2
 
 
-def test_under_the_studys_protocol_every_model_stands_beside_its_row(tmp_path):
+def test_under_the_references_protocol_every_model_stands_beside_its_row(tmp_path):
+    challenge = {"profile": "", "data_digest": "0face5632f7b1d4238256f4a18cafd98"}
     for model, error in (("unet2", 0.0689), ("dmcn", 0.075), ("residual_unet", 0.01)):
-        make_run(tmp_path / "runs", model, error, protocol="paper", model=model, profile="", dataset="isbi2012")
-        make_run(tmp_path / "runs", f"{model}-heldout", error, model=model, profile="", dataset="isbi2012")
-        make_run(tmp_path / "runs", f"{model}-cortex", error, protocol="paper", model=model, profile="")
+        make_run(tmp_path / "runs", model, error, protocol="paper", model=model, **challenge)
+        make_run(tmp_path / "runs", f"{model}-heldout", error, model=model, **challenge)
+        make_run(tmp_path / "runs", f"{model}-isbi2012", error, protocol="paper", model=model, dataset="isbi2012")
     text = write_report([tmp_path / "runs"], tmp_path / "report", "Cortex", "make everything").read_text()
-    heading = "## Against the study's table"
+    heading = "## Against the reference's table"
     assert text.count(heading) == 1
     columns, *rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -71,17 +72,20 @@ def test_under_the_studys_protocol_every_model_stands_beside_its_row(tmp_path):
         if line.startswith("| ")
     ]
     found = {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
-    assert set(found) == {"unet2", "dmcn"}  # the study has no residual_unet
-    assert found["unet2"]["study's pixel_error"] == "0.0690"
+    assert set(found) == {"unet2", "dmcn"}  # the reference has no residual_unet
+    assert found["unet2"]["reference pixel_error"] == "0.0690"
     for model, row in found.items():
-        study = catalog_entry(model).study
+        reference = known_cards()["isbi2012"].reference.table[model]
         worse = [
             metric
-            for metric in study
-            if (float(row[metric]) - study[metric]) * (1 if metric.endswith("error") else -1) > 0
+            for metric, value in reference.items()
+            if (float(row[metric]) - value) * (1 if metric.endswith("error") else -1) > 0
         ]
         assert row["short of it in"] == (", ".join(worse) or "nothing")
     assert "pixel_error" in found["dmcn"]["short of it in"]
+    assert text.count("## Published entries") == 1
+    assert "| best published (SFCNN, mutex watershed; about) | 0.987-0.988 | 0.991-0.992 | 0.058 |" in text
+    assert "| second human observer |  |  | 0.067 |" in text
 
 
 def test_a_report_can_be_made_again_and_joined_by_runs_from_its_records_alone(tmp_path):
@@ -130,7 +134,7 @@ def test_what_was_learned_of_merging_is_kept_since_the_scores_name_it(tmp_path):
     rewrite(tmp_path / "runs" / "best")
     keep_runs(read_runs(tmp_path / "runs"), tmp_path / "records.zip")
     (run,) = read_runs(tmp_path / "records.zip")
-    assert "agglomeration.json" in run.metrics["files"]
+    assert "agglomeration.json" in run.evaluation.files
 
 
 def test_unpacked_records_are_gone_when_nobody_reads_their_runs(tmp_path):

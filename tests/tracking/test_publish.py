@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from emseg.data.stack import write_stack
+from emseg.data.io.stack import write_stack
 from emseg.errors import InputError
 from emseg.evaluation.evaluate import calibrate_and_evaluate
 from emseg.metrics.scoring import ALL_METRICS, THRESHOLDED_METRICS
-from emseg.records.evaluation import read_evaluation
+from emseg.records.evaluation import read_evaluated
+from emseg.records.record import RunRecord
+from emseg.registry.deliver import publish_records
 from emseg.reporting.evaluation_figures import draw_evaluation
-from emseg.tracking.publish import EVALUATION_TAG, RECORD_TAG, live_mirror, publish_record
-from emseg.tracking.summary import publish_records
+from emseg.tracking.delivery import RECORD_TAG
+from emseg.tracking.live import live_mirror
+from emseg.tracking.publish import EVALUATION_TAG, publish_record
 from emseg.training.plan import RunPlan
-from emseg.training.record import RunRecord
 from emseg.training.run import train_model
 from emseg.training.trainer import TrainingDiverged
 
@@ -60,7 +62,6 @@ def test_everything_of_a_run_arrives_once(trained, source, store):
     run_id = publish_record(store, record)
     assert publish_record(store, record) == run_id
     (run,) = all_runs(store)
-    facts = record.read()
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "weighted_unet-fold0-seed0"
     assert store.get_experiment(run.info.experiment_id).name == "cortex-heldout"
@@ -68,15 +69,16 @@ def test_everything_of_a_run_arrives_once(trained, source, store):
     assert steps(store, run_id, "validation/dice") == [1, 2, 3]
     assert len(steps(store, run_id, "dice")) == 1
 
-    metrics, table, _ = read_evaluation(record.folder.parent / "evaluation")
+    evaluated = read_evaluated(record.evaluation_folder)
+    metrics, table = evaluated.evaluation.metrics, evaluated.table
     assert not set(THRESHOLDED_METRICS) & set(run.data.metrics)
     for name in set(ALL_METRICS) - set(THRESHOLDED_METRICS):
-        assert run.data.metrics[name] == pytest.approx(metrics[name]["mean"])
+        assert run.data.metrics[name] == pytest.approx(metrics[name].mean)
         assert run.data.metrics[name] == pytest.approx(table[name].mean(), abs=1e-6)
     assert run.data.params["weight_map.sigma"] == "5.0"
     assert run.data.params["training.learning_rate"] == "0.004"
     tags = run.data.tags
-    assert tags[RECORD_TAG] == facts["id"]
+    assert tags[RECORD_TAG] == record.read().id
     assert tags["data.digest"] == source.digest
     assert (tags["protocol"], tags["leaks"], tags["model"]) == ("heldout", "false", "weighted_unet")
     assert {"git.dirty", "code.digest", "collapsed", EVALUATION_TAG} <= set(tags)
@@ -96,7 +98,7 @@ def test_several_seeds_fold_under_a_parent_with_their_mean(trained, source, stor
     tables = []
     for record in records:
         calibrate_and_evaluate(record, source)
-        tables.append(read_evaluation(record.folder.parent / "evaluation")[1])
+        tables.append(read_evaluated(record.evaluation_folder).table)
     first = publish_records(store, records[:1])
     assert first.parents == {}
     published = publish_records(store, records)
@@ -119,7 +121,7 @@ def test_a_record_made_without_a_store_is_delivered_later(trained, store, monkey
     message = capsys.readouterr().err
     assert message.count("training goes on") == 1
     assert "emseg publish" in message
-    assert record.read()["status"] == "finished"
+    assert record.read().status == "finished"
     assert not all_runs(store)
     publish_record(store, record)
     (run,) = all_runs(store)
@@ -185,8 +187,8 @@ def test_panels_show_the_section(trained, source):
     from skimage.io import imread
 
     record = trained("unet2")
-    metrics = calibrate_and_evaluate(record, source, draw=draw_evaluation)
-    assert metrics["sections"] == 2
+    evaluation = calibrate_and_evaluate(record, source, draw=draw_evaluation)
+    assert evaluation.sections == 2
     panels = sorted((record.folder.parent / "evaluation" / "panels").glob("*.png"))
     assert [panel.name for panel in panels] == ["section-007.png", "section-008.png"]
     assert np.std(imread(panels[0])) > 10

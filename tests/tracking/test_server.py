@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from servers import POSTGRESQL, free_port, mlflow_server, postgresql, refusing
 
-from emseg.data.stack import read_stack
-from emseg.tracking.registry import MODEL_NAME, champions
+from emseg.data.io.stack import read_stack
+from emseg.registry.described import MODEL_NAME
+from emseg.registry.versions import champions
 from emseg.tracking.store import connect
 
 
@@ -72,7 +73,7 @@ def test_a_team_works_through_a_server(server, emseg, evaluated, member, monkeyp
     work_as_a_team(emseg, evaluated, member, client)
     from fastapi.testclient import TestClient
 
-    from emseg.tracking.serving import champion_of_registry, make_app
+    from emseg.registry.serve import champion_of_registry, make_app
 
     answer = TestClient(make_app(champion_of_registry())).post(
         "/segment?kind=probability", content=(member / "cortex" / "images.tif").read_bytes()
@@ -140,10 +141,10 @@ def test_a_record_published_by_several_at_once_is_one_run_and_one_version(
         assert process.returncode == 0, errors
     (version,) = client.search_model_versions(f"name = '{MODEL_NAME}'")
     runs = client.search_runs(
-        [e.experiment_id for e in client.search_experiments()], f"tags.`emseg.record_id` = '{record.read()['id']}'"
+        [e.experiment_id for e in client.search_experiments()], f"tags.`emseg.record_id` = '{record.read().id}'"
     )
     assert [run.info.run_id for run in runs] == [version.run_id]
-    for name in ("train/loss", "validation/dice", "dice", "train/seconds"):
+    for name in ("train/loss", "validation/dice", "dice", "train/total_seconds"):
         points = client.get_metric_history(version.run_id, name)
         assert len({(p.step, p.timestamp, p.value) for p in points}) == len(points)
         assert len({p.step for p in points}) == len(points), name

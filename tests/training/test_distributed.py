@@ -10,8 +10,9 @@ import yaml
 from safetensors.torch import load_file
 
 from emseg.inference import predict
+from emseg.inference.trained import load_network
+from emseg.records.record import RunRecord
 from emseg.settings import load_settings, merge, read_yaml
-from emseg.training.record import RunRecord
 
 DISTRIBUTED = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -56,11 +57,11 @@ def test_two_processes_agree_with_one(tmp_path, params, source_folder, source, t
     assert len(one) == len(two)
     for before, after in zip(one, two, strict=True):
         assert before == pytest.approx(after, rel=1e-3)
-    networks = [record.load_network() for record in records]
+    networks = [load_network(record) for record in records]
     first, second = (predict(network, source.images, normalization=grey) for network, grey in networks)
     assert second == pytest.approx(first, abs=5e-3)
     # A bias before batch normalisation does nothing, and goes where rounding sends it.
-    if records[0].read()["settings"]["network"]["normalization"] == "none":
+    if records[0].read().settings.network.normalization == "none":
         weights = [load_file(record.weights_file) for record in records]
         for name, value in weights[0].items():
             torch.testing.assert_close(value, weights[1][name], atol=1e-4, rtol=1e-3)
@@ -88,7 +89,7 @@ def test_only_the_first_process_needs_the_record_also_to_go_on(tmp_path, params,
     done = run(DISTRIBUTED, train_script, *where, tmp_path / "apart")
     assert done.returncode == 0, done.stderr
     together, apart = (RunRecord(tmp_path / name) for name in ("together", "apart"))
-    assert apart.read()["resumed"] == 1
+    assert apart.read().resumed == 1
     assert together.weights_file.read_bytes() == apart.weights_file.read_bytes()
     assert not (tmp_path / "apart-elsewhere").exists()
 
@@ -103,12 +104,13 @@ torch.manual_seed(0)
 network = build_model("unet2", base_channels=2, depth=1, dropout=0.0, normalization="batch")
 images, separations = torch.randn(4, 1, 16, 16), 30 * torch.rand(4, 1, 16, 16)
 labels = (torch.rand(4, 1, 16, 16) < torch.tensor([0.1, 0.4, 0.9, 1.0])[:, None, None, None]).float()
+ignore = torch.rand(4, 1, 16, 16) < torch.tensor([0.9, 0.1, 0.5, 0.2])[:, None, None, None]
 with join_ranks(torch.device("cpu")) as ranks:
     part = ranks.part(len(images))
     training_logits = ranks.training_logits(network)
     (logits,) = training_logits(images[part])
     loss = make_loss(sys.argv[1], WeightMapSettings(w0=5, sigma=4), 0.6, 1.0, ranks)(
-        logits, labels[part], separations[part]
+        logits, labels[part], separations[part], ignore[part] if sys.argv[3] == "ignore" else None
     )
     loss.backward()
     mean = ranks.mean(loss.detach().clone())
@@ -118,13 +120,14 @@ with join_ranks(torch.device("cpu")) as ranks:
 """
 
 
+@pytest.mark.parametrize("ignored", ["ignore", "nothing"])
 @pytest.mark.parametrize("loss", ["bce", "weighted_bce", "bce_dice"])
-def test_loss_and_gradients_of_two_processes_are_those_of_one(tmp_path, loss):
+def test_loss_and_gradients_of_two_processes_are_those_of_one(tmp_path, loss, ignored):
     script = tmp_path / "gradient.py"
     script.write_text(GRADIENT)
     found = []
     for name, command in (("one", [sys.executable]), ("two", DISTRIBUTED)):
-        done = run(command, script, loss, tmp_path / name)
+        done = run(command, script, loss, tmp_path / name, ignored)
         assert done.returncode == 0, done.stderr
         found.append(torch.load(tmp_path / name, weights_only=True))
     one, two = found

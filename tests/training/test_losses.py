@@ -36,6 +36,38 @@ def test_the_weighted_loss_is_that_of_the_weight_map(stack):
     assert loss(*(torch.from_numpy(part)[None, None] for part in given_as)).item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["bce", "bce_dice", "weighted_bce"])
+def test_ignored_pixels_are_as_if_they_were_not_there(name):
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 1, 4, 6, generator=random, dtype=torch.float64, requires_grad=True)
+    labels = (torch.rand(2, 1, 4, 6, generator=random) > 0.4).double()
+    separation = 20 * torch.rand(2, 1, 4, 6, generator=random, dtype=torch.float64)
+    ignore = torch.rand(2, 1, 4, 6, generator=random) < 0.3
+    loss = make_loss(name, WeightMapSettings(w0=4, sigma=3), 0.6, 1.5, Ranks())
+    found = loss(logits, labels, separation, ignore)
+    # The pixels that count, in a row.
+    row = [part[~ignore][None, None, None] for part in (logits, labels, separation)]
+    assert found.item() == pytest.approx(loss(*row).item())
+    found.backward()
+    assert (logits.grad[ignore] == 0).all()
+    assert (logits.grad[~ignore] != 0).all()
+    # Whatever is there.
+    torch.testing.assert_close(loss(logits, torch.where(ignore, 7.0, labels), separation, ignore), found)
+    torch.testing.assert_close(
+        loss(logits, labels, separation, torch.zeros_like(ignore)), loss(logits, labels, separation)
+    )
+
+
+@pytest.mark.parametrize("name", ["bce", "bce_dice", "weighted_bce"])
+def test_a_crop_without_a_pixel_that_counts_costs_nothing(name):
+    logits = torch.randn(1, 1, 4, 4, requires_grad=True)
+    loss = make_loss(name, WeightMapSettings(w0=4, sigma=3), 0.6, 0.0, Ranks())
+    found = loss(logits, torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool))
+    found.backward()
+    assert found.item() == 0
+    assert (logits.grad == 0).all()
+
+
 @given(
     p=st.floats(0.01, 0.99),
     share=st.floats(0.05, 0.95),

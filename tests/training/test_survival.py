@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 from emseg.data.sources import load_source
 from emseg.errors import InputError, RunError
+from emseg.records.record import RunRecord
 from emseg.records.run import FINISHED
 from emseg.settings import load_settings, merge, read_yaml
 from emseg.training.plan import RunPlan
-from emseg.training.record import RunRecord
 from emseg.training.run import train_model
 
 # Children are forked from a process that has everything imported, so that a kill costs milliseconds, not seconds.
@@ -28,7 +28,7 @@ import torch, mlflow
 from mlflow import MlflowClient
 from emseg.data.sources import load_source
 from emseg.settings import load_settings
-from emseg.tracking.publish import live_mirror
+from emseg.tracking.live import live_mirror
 from emseg.training.plan import RunPlan
 from emseg.training.run import train_model
 torch.set_num_threads(1)
@@ -83,7 +83,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path, tiny_p
     )
     source = load_source("cortex", source_folder.parent)
     kills = 0
-    for seed in range(4):
+    for seed in range(2):
         undisturbed = train(settings, source, tmp_path / f"undisturbed{seed}", seed)
         disturbed = RunRecord(tmp_path / f"disturbed{seed}")
         arguments = [tiny_params, source_folder.parent, disturbed.folder, str(seed)]
@@ -92,11 +92,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path, tiny_p
         )
         assert done.returncode == 0, done.stderr
         kills += int(done.stdout)
-        assert disturbed.read()["status"] == FINISHED
+        assert disturbed.read().status == FINISHED
         assert_same_run(undisturbed, disturbed)
         # One MLflow run, every epoch once.
         experiment = store.get_experiment_by_name("cortex-heldout").experiment_id
-        (run,) = store.search_runs([experiment], f"tags.`emseg.record_id` = '{disturbed.read()['id']}'")
+        (run,) = store.search_runs([experiment], f"tags.`emseg.record_id` = '{disturbed.read().id}'")
         steps = [metric.step for metric in store.get_metric_history(run.info.run_id, "train/loss")]
         assert steps == list(range(1, 17))
         assert run.info.status == "FINISHED"
@@ -164,7 +164,7 @@ def test_a_run_whose_record_was_damaged_goes_on_from_its_checkpoint(tmp_path, ti
     again = train(tiny_settings, source, tmp_path / "run", after_epoch=lambda record: epochs.append(record.history()))
     assert len(epochs[0]) == 2
     assert "written anew from the checkpoint of epoch 2" in capfd.readouterr().err
-    assert json.loads(before)["id"] == again.read()["id"]
+    assert json.loads(before)["id"] == again.read().id
     assert_same_run(undisturbed, again)
 
 
@@ -184,6 +184,25 @@ def test_both_checkpoints_spoilt_begins_again(tmp_path, tiny_settings, source):
     for file in (tmp_path / "run").glob("checkpoint*.pt"):
         file.write_bytes(b"")
     assert_same_run(undisturbed, train(tiny_settings, source, tmp_path / "run"))
+
+
+def test_a_finished_run_is_kept_without_its_augmented_set_being_made_again(
+    tmp_path, tiny_settings, source, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "run"
+    first = train_model(RunPlan("weighted_unet", 0, 0, tiny_settings, source), folder).read()
+
+    def never(*_):
+        raise AssertionError("the augmented set was made")
+
+    monkeypatch.setattr("emseg.training.plan.make_augmented", never)
+    assert train_model(RunPlan("weighted_unet", 0, 0, tiny_settings, source), folder).read() == first
+    with pytest.raises(AssertionError, match="was made"):
+        train_model(RunPlan("weighted_unet", 0, 1, tiny_settings, source), folder, replace_finished=True)
+    (folder / "weights.safetensors").write_bytes(b"damaged")
+    with pytest.raises(AssertionError, match="was made"):
+        train_model(RunPlan("weighted_unet", 0, 0, tiny_settings, source), folder)
 
 
 def test_an_unfinished_run_of_other_settings_is_replaced_with_a_word(tmp_path, tiny_settings, source, capfd):
@@ -227,7 +246,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, ti
 
 
 def test_a_store_that_dies_while_training_costs_nothing(tmp_path, tiny_settings, source, store, capfd):
-    from emseg.tracking.publish import live_mirror, publish_record
+    from emseg.tracking.live import live_mirror
+    from emseg.tracking.publish import publish_record
 
     database = tmp_path / "mlflow.db"
 
@@ -241,7 +261,7 @@ def test_a_store_that_dies_while_training_costs_nothing(tmp_path, tiny_settings,
 
         mirror.client = store
         record = train(tiny_settings, source, tmp_path / "run", after_epoch=after_epoch)
-    assert record.read()["status"] == FINISHED
+    assert record.read().status == FINISHED
     assert "delivers the run later" in capfd.readouterr().err
     database.rmdir()
     (tmp_path / "gone").rename(database)
@@ -255,7 +275,7 @@ def test_a_time_budget_ends_the_run_and_keeps_weights(tmp_path, tiny_settings, s
     settings = tiny_settings.model_copy(update={"training": recipe})
     record = train(settings, source, tmp_path / "run")
     history = record.history()
-    assert record.read()["status"] == FINISHED
+    assert record.read().status == FINISHED
     assert record.weights_file.is_file()
     assert 1 <= len(history) < 10_000
     # The schedule was fitted to the budget: it came down to its end.

@@ -7,15 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from emseg.data.io.stack import section_digest
 from emseg.errors import InputError
 from emseg.evaluation.evaluate import calibrate_and_evaluate
 from emseg.inference import predict
+from emseg.inference.trained import load_network, load_predictor
 from emseg.models import build_model
+from emseg.records.code import DECIDES
+from emseg.records.record import RunRecord
 from emseg.records.run import FAILED, FINISHED
 from emseg.settings import Settings, merge
-from emseg.training.lineage import _CODE_AFTER_TRAINING
 from emseg.training.plan import RunPlan
-from emseg.training.record import RunRecord
 from emseg.training.run import train_model
 from emseg.training.trainer import TrainingDiverged
 
@@ -35,11 +37,12 @@ def same(first, second):
 @pytest.mark.parametrize("model", ["dmcn", "unet1", "weighted_unet", "unet2"])
 def test_a_run_leaves_a_complete_record(tmp_path, tiny_settings, source, model):
     record = train(tiny_settings, source, tmp_path / "run", model)
-    facts = record.read()
-    assert facts["status"] == FINISHED
-    assert facts["data_digest"] == source.digest
-    assert facts["split"]["test"] == [7, 8]
-    assert facts["lineage"]["packages"]["torch"] == torch.__version__
+    run = record.read()
+    assert run.status == FINISHED
+    assert run.data_digest == source.digest
+    assert run.split.test == [7, 8]
+    assert run.tested_on == {section_digest(image) for image in source.images[7:]}
+    assert run.lineage.packages["torch"] == torch.__version__
     assert [row["epoch"] for row in record.history()] == [1, 2, 3]
     assert all(np.isfinite(list(row.values())).all() for row in record.history())
     assert sorted(file.name for file in record.folder.iterdir()) == [
@@ -47,7 +50,7 @@ def test_a_run_leaves_a_complete_record(tmp_path, tiny_settings, source, model):
         "record.json",
         "weights.safetensors",
     ]
-    network, normalization = record.load_network()
+    network, normalization = load_network(record)
     assert same(network.state_dict(), weights(record))
     assert (normalization.low, normalization.high) == (0, 255)
 
@@ -57,12 +60,12 @@ def test_a_run_predicts_as_its_recipe_says(tmp_path, tiny_settings, source):
     values = tiny_settings.model_dump()
     merge(values["training"], changes)
     record = train(Settings.model_validate(values), source, tmp_path / "run", "unet1")
-    network, normalization = record.load_network()
+    network, normalization = load_network(record)
     expected = predict(network, source.images, "average", True, normalization, precision="bfloat16")
     sections = range(len(source.images))
-    np.testing.assert_array_equal(record.load_predictor().predict(source.images, sections), expected)
+    np.testing.assert_array_equal(load_predictor(record).predict(source.images, sections), expected)
     grey = normalization(source.images)
-    np.testing.assert_array_equal(record.load_predictor(normalized=True).predict(grey, sections), expected)
+    np.testing.assert_array_equal(load_predictor(record, normalized=True).predict(grey, sections), expected)
     assert (expected != predict(network, source.images, "average", True, normalization)).any()
 
 
@@ -77,12 +80,12 @@ def test_same_seed_same_weights_and_another_seed_others(tmp_path, tiny_settings,
 
 def test_a_finished_run_is_kept_and_replaced_only_when_asked_for(tmp_path, tiny_settings, source, capfd):
     first = train(tiny_settings, source, tmp_path / "run").read()
-    assert train(tiny_settings, source, tmp_path / "run").read()["id"] == first["id"]
+    assert train(tiny_settings, source, tmp_path / "run").read().id == first.id
     other = changed(tiny_settings, learning_rate=1e-3)
     with pytest.raises(InputError, match="holds a finished run of another training; choose another --folder, or give"):
         train(other, source, tmp_path / "run")
     assert RunRecord(tmp_path / "run").read() == first
-    assert train(other, source, tmp_path / "run", replace_finished=True).read()["id"] != first["id"]
+    assert train(other, source, tmp_path / "run", replace_finished=True).read().id != first.id
     assert "replacing the finished run there, of another training" in capfd.readouterr().err
 
 
@@ -118,7 +121,7 @@ def test_weights_that_are_not_those_of_the_record_are_refused_and_trained_again(
     flipped[len(flipped) // 2] ^= 1
     record.weights_file.write_bytes(flipped)
     with pytest.raises(InputError, match="is damaged: its SHA-256 is not the record's"):
-        record.load_network()
+        load_network(record)
     assert train(tiny_settings, source, tmp_path / "run").weights_file.read_bytes() == before
     assert "training again" in capfd.readouterr().err
 
@@ -142,12 +145,12 @@ def test_a_run_that_warps_every_crop_anew_makes_no_augmented_images(tmp_path, ti
     settings = changed(tiny_settings, augmentation="fresh")
     assert not len(RunPlan("unet2", 0, 0, settings, source).augmented.images)
     record = train(settings, source, tmp_path / "run")
-    assert record.read()["status"] == FINISHED
-    assert record.read()["augmented_digest"] == "none"
+    assert record.read().status == FINISHED
+    assert record.read().augmented_digest == "none"
     scored = calibrate_and_evaluate(record, source)
     stored = train(tiny_settings, source, tmp_path / "stored")
-    assert record.read()["grey_levels"] == stored.read()["grey_levels"]
-    assert set(scored) == set(calibrate_and_evaluate(stored, source))
+    assert record.read().grey_levels == stored.read().grey_levels
+    assert set(scored.metrics) == set(calibrate_and_evaluate(stored, source).metrics)
 
 
 def test_divergence_stops_with_a_sentence_and_keeps_the_last_good_weights(tmp_path, tiny_settings, source):
@@ -173,8 +176,8 @@ def test_divergence_stops_with_a_sentence_and_keeps_the_last_good_weights(tmp_pa
         with pytest.raises(TrainingDiverged, match=r"loss nan.*checkpoint of epoch 2 is kept"):
             train_model(RunPlan("unet2", 0, 0, settings, source), tmp_path / "run", after_epoch=sabotage)
     record = RunRecord(tmp_path / "run")
-    assert record.read()["status"] == FAILED
-    assert "loss nan" in record.read()["message"]
+    assert record.read().status == FAILED
+    assert "loss nan" in record.read().message
     assert same(weights(record), kept)
 
 
@@ -238,7 +241,7 @@ def test_a_constant_prediction_is_flagged(tmp_path, tiny_settings, source):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "build_model", dead)
         record = train(settings, source, tmp_path / "run", "unet2")
-    assert record.read()["collapsed"]
+    assert record.read().collapsed
 
 
 @pytest.mark.parametrize("model", ["unet2", "unet1"])
@@ -251,7 +254,7 @@ def test_a_crop_larger_than_the_sections_is_the_largest_that_fits(tmp_path, tiny
     assert plan.recipe.crop == max(s for s in range(1, 65) if network.is_valid_side(s + 2 * network.margin))
     assert plan.notes == [f"crops are {plan.recipe.crop} pixels, not 256: the sections have 64 x 64 pixels"]
     record = train_model(plan, tmp_path / "run")
-    assert record.read()["settings"]["training"]["crop"] == plan.recipe.crop
+    assert record.read().settings.training.crop == plan.recipe.crop
     assert not RunPlan(model, 0, 0, tiny_settings, source).notes
 
 
@@ -288,9 +291,10 @@ def test_nothing_heavy_is_imported_to_train():
     assert done.stdout.strip() == "[]"
 
 
-def test_code_that_a_run_may_change_under_it_is_none_that_trains():
+def test_what_trains_decides_the_identity_of_a_run():
     code = "import sys, emseg.training.run; print('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
-    trains = {name.removeprefix("emseg.").replace(".", "/") + ".py" for name in done.stdout.split()}
-    assert "training/trainer.py" in trains
-    assert trains.isdisjoint(_CODE_AFTER_TRAINING)
+    rooms = {name.split(".")[1] for name in done.stdout.split() if name.count(".") > 1 and name.startswith("emseg.")}
+    assert "training" in rooms
+    # Sections and settings are in the identity themselves; records only hold what is found.
+    assert rooms - {"data", "records", "settings"} <= set(DECIDES["train"])

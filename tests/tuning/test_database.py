@@ -28,7 +28,8 @@ import os, sys, torch
 torch.set_num_threads(1)
 from emseg.data.sources import load_source
 from emseg.settings import load_settings
-from emseg.tuning.study import Events, open_study, run_worker
+from emseg.tuning.study import open_study
+from emseg.tuning.worker import Events, run_worker
 settings = load_settings(sys.argv[1])
 source = load_source("cortex")
 study = open_study(settings, source, "shared", sys.argv[2], heartbeat_seconds=1)

@@ -18,16 +18,20 @@ import pytest
 import yaml
 
 from emseg.errors import InputError
+from emseg.inference.trained import load_network
+from emseg.records.record import RunRecord
 from emseg.settings import load_settings, merge, read_yaml
+from emseg.tracking.study_mirror import StudyMirror
 from emseg.training.plan import split_of
-from emseg.training.record import RunRecord
 from emseg.tuning.result import apply_best, trials_table
+from emseg.tuning.run import tune
 from emseg.tuning.space import apply_point, gflop, starting_points, suggest
-from emseg.tuning.study import Events, count_trials, open_study, run_worker
+from emseg.tuning.study import count_trials, open_study
+from emseg.tuning.worker import Events, run_worker
 
 SPACE = {
     "base_channels": {"low": 2, "high": 4, "step": 2},
-    "dropout": ["without", "study", 0.1],
+    "dropout": ["without", "reference", 0.1],
     "loss": ["bce", "weighted_bce", "bce_dice"],
     "dice_weight": {"low": 0.1, "high": 4.0, "log": True},
     "w0": {"low": 1.0, "high": 20.0, "log": True},
@@ -81,13 +85,13 @@ def test_what_belongs_to_one_loss_is_drawn_with_it_alone(settings):
         assert entry.loss == point["loss"]
         assert entry.network.base_channels == point["base_channels"]
         assert own.recipe("residual_unet").learning_rate == point["learning_rate"]
-        assert entry.network.dropout == {"without": 0.0, "study": None, 0.1: 0.1}[point["dropout"]]
+        assert entry.network.dropout == {"without": 0.0, "reference": None, 0.1: 0.1}[point["dropout"]]
         if point["loss"] == "weighted_bce":
             assert (entry.weight_map.w0, entry.weight_map.sigma) == (point["w0"], point["sigma"])
     assert {point["loss"] for point in points} == {"bce", "weighted_bce", "bce_dice"}
 
 
-def test_the_current_settings_and_the_studys_come_first(settings):
+def test_the_current_settings_and_the_references_come_first(settings):
     points = starting_points(settings)
     assert points[0]["loss"] == "bce"
     assert points[0]["base_channels"] == 2
@@ -95,7 +99,7 @@ def test_the_current_settings_and_the_studys_come_first(settings):
     assert len(points) == len({json.dumps(point, sort_keys=True) for point in points})
 
 
-def test_a_grid_holds_the_studys_setting_in_spite_of_rounding(params):
+def test_a_grid_holds_the_references_setting_in_spite_of_rounding(params):
     assert ((5.0 - 0.2) / 0.1) % 1 > 0.9
     settings = changed(params, space={"sigma": {"low": 0.2, "high": 10.0, "step": 0.1}})
     assert [p["sigma"] for p in starting_points(settings) if p["loss"] == "weighted_bce"] == [5.0]
@@ -104,10 +108,10 @@ def test_a_grid_holds_the_studys_setting_in_spite_of_rounding(params):
 
 
 def test_a_study_runs_resumes_and_is_seen_in_mlflow(params, store, emseg):
-    def tune(*arguments):
-        return emseg("tune", "--settings", params, *arguments)
+    def run(*arguments):
+        return emseg("tune", "run", "--settings", params, "--json", *arguments)
 
-    code, out, err = tune("--json", "--trials", "3")
+    code, out, err = run("--trials", "3")
     assert code == 0, err
     first = json.loads(out)
     assert len(first["trials"]) >= 3
@@ -115,7 +119,7 @@ def test_a_study_runs_resumes_and_is_seen_in_mlflow(params, store, emseg):
     values = [trial["value"] for trial in first["trials"] if trial["value"] is not None]
     assert first["best"]["value"] == pytest.approx(max(values))
     assert "best" in err
-    second = json.loads(tune("--json", "--trials", "5")[1])
+    second = json.loads(run("--trials", "5")[1])
 
     def begun(found):
         known = [{key: value for key, value in trial.items() if value is not None} for trial in found["trials"]]
@@ -134,7 +138,7 @@ def test_a_study_runs_resumes_and_is_seen_in_mlflow(params, store, emseg):
     figures = {file.path for file in store.list_artifacts(parent.info.run_id, "figures")}
     assert "figures/history.png" in figures
     before = params.read_text()
-    code, out, _ = tune("--apply", "--trials", "5")
+    code, out, _ = emseg("tune", "apply", "--settings", params)
     assert code == 0
     assert out.startswith("---")
     after = load_settings(params)
@@ -144,7 +148,7 @@ def test_a_study_runs_resumes_and_is_seen_in_mlflow(params, store, emseg):
     assert after.benchmark[-1] == "tuned"
     assert len(params.read_text().splitlines()) > len(before.splitlines())
     assert emseg("train", "tuned", "--settings", params)[0] == 0
-    assert RunRecord.open("runs/single/tuned-fold0-seed0").load_network()
+    assert load_network(RunRecord.open("runs/single/tuned-fold0-seed0"))
 
 
 def test_comments_and_order_of_params_survive(params, settings, source):
@@ -166,7 +170,7 @@ def test_comments_and_order_of_params_survive(params, settings, source):
 
 def test_two_objectives_have_a_front_and_a_cheaper_trial_can_be_applied(params, settings, source, store, emseg):
     changed(params, metric="v_info", cost="gflop", trials=6)
-    code, out, err = emseg("tune", "--settings", params, "--json")
+    code, out, err = emseg("tune", "run", "--settings", params, "--json")
     assert code == 0, err
     found = json.loads(out)
     trials = [trial for trial in found["trials"] if trial["state"] == "complete"]
@@ -191,11 +195,10 @@ def test_two_objectives_have_a_front_and_a_cheaper_trial_can_be_applied(params, 
     assert all("gflop" in run.data.metrics for run in runs)
     assert "figures/pareto-front.png" in {file.path for file in store.list_artifacts(parent.info.run_id, "figures")}
     cheapest = min(trials, key=lambda trial: trial["cost"])
-    code, _, err = emseg("tune", "--settings", params, "--apply", "--trial", cheapest["trial"])
+    code, _, err = emseg("tune", "apply", "--settings", params, "--trial", cheapest["trial"])
     assert code == 0, err
     assert load_settings(params).models["tuned"].network.base_channels == cheapest["base_channels"]
-    assert emseg("tune", "--settings", params, "--trial", 0)[0] == 2
-    code, _, err = emseg("tune", "--settings", params, "--apply", "--trial", 99)
+    code, _, err = emseg("tune", "apply", "--settings", params, "--trial", 99)
     assert code == 2
     assert "trial 99 of study cortex-residual_unet is not complete" in err
 
@@ -207,7 +210,7 @@ def test_the_searched_metric_is_what_pruning_and_the_kept_epoch_look_at(params, 
     record = RunRecord.open(Path("runs/tuning/judged/trial-0000"))
     history = {int(row["epoch"]): row["validation_v_rand"] for row in record.history()}
     assert study.trials[0].intermediate_values == history
-    assert history[record.read()["best_epoch"]] == max(history.values())
+    assert history[record.read().best_epoch] == max(history.values())
     assert study.trials[0].value == pytest.approx(max(history.values()))
 
 
@@ -226,8 +229,8 @@ def test_no_start_is_pruned_and_other_trials_are(params, source):
 
 def test_the_report_counts_what_was_trained_and_what_pruning_saved(params, source, emseg, tmp_path):
     changed(params, metric="v_info", trials=6)
-    assert emseg("tune", "--settings", params)[0] == 0
-    code, out, err = emseg("tune", "--settings", params, "--report", tmp_path / "report")
+    assert emseg("tune", "run", "--settings", params)[0] == 0
+    code, out, err = emseg("tune", "report", tmp_path / "report", "--settings", params)
     assert code == 0, err
     text = Path(out.strip()).read_text()
     trials = pd.read_csv(tmp_path / "report" / "trials.csv")
@@ -300,7 +303,7 @@ def test_a_storage_that_cannot_be_used_is_one_sentence(params, emseg, storage):
         (params.parent / "runs").mkdir()
         (params.parent / "runs/tuning").write_text("in the way of the journal's folder")
     before = sorted(params.parent.rglob("*"))
-    code, _, err = emseg("tune", "--settings", params, *(["--storage", storage] if storage else []))
+    code, _, err = emseg("tune", "run", "--settings", params, *(["--storage", storage] if storage else []))
     assert code == 2
     assert "cannot be used" in err
     assert err.count("\n") == 1
@@ -308,7 +311,7 @@ def test_a_storage_that_cannot_be_used_is_one_sentence(params, emseg, storage):
 
 
 def test_trials_that_diverge_or_are_too_large_do_not_end_the_study(params, source, monkeypatch):
-    import emseg.tuning.study as study_module
+    import emseg.tuning.worker as worker
     from emseg.training.trainer import TrainingDiverged
 
     settings = changed(params, largest_gflop=1e-9)
@@ -320,7 +323,7 @@ def test_trials_that_diverge_or_are_too_large_do_not_end_the_study(params, sourc
     def diverges(*_, **__):
         raise TrainingDiverged("step 3: loss nan")
 
-    monkeypatch.setattr(study_module, "train_model", diverges)
+    monkeypatch.setattr(worker, "train_model", diverges)
     settings = changed(params, largest_gflop=None)
     study = open_study(settings, source, "wild")
     run_worker(study, settings, source, Events())
@@ -362,11 +365,29 @@ def test_a_trial_that_was_done_again_counts_once(params, source):
     assert sum(state in ("COMPLETE", "PRUNED") for state in states) == 3
 
 
+def test_a_study_that_ends_closes_the_mlflow_runs_of_trials_that_were_killed(params, source, store):
+    settings = changed(params, trials=1)
+    study = tune(settings, source)
+    dead, alive = study.ask(), study.ask()
+    for trial, process in ((dead, 2**22 + 1), (alive, os.getpid())):
+        trial.set_user_attr("worker", {"host": socket.gethostname(), "process": process})
+        StudyMirror(study.study_name, "cortex", "heldout", ["dice"], {}).began(trial, {})
+    tune(settings, source)
+    experiment = store.get_experiment_by_name("cortex-heldout-tuning")
+    runs = store.search_runs([experiment.experiment_id])
+    status = {run.data.tags.get("emseg.trial", "").rpartition("/")[2]: run.info.status for run in runs}
+    assert status[str(dead.number)] == "FAILED"
+    assert status[str(alive.number)] == "RUNNING"
+    assert study.trials[dead.number].state.name == "FAIL"
+    # The study has all its trials, so none is done again.
+    assert not [trial for trial in study.trials if "again" in trial.user_attrs]
+
+
 WORKER = """
 import sys, torch
 torch.set_num_threads(1)
 from emseg.cli import main
-sys.argv = ["emseg", "tune", "--settings", sys.argv[1], "--name", "shared", "--json"]
+sys.argv = ["emseg", "tune", "run", "--settings", sys.argv[1], "--name", "shared", "--json"]
 main()
 """
 
@@ -403,5 +424,11 @@ def test_workers_share_a_study_and_a_killed_ones_trial_is_done_again(params, sou
     again = [trial for trial in study.trials if trial.user_attrs.get("again") == dead.number]
     assert len(again) == 1
     assert again[0].user_attrs["point"] == dead.user_attrs["point"]
+    experiment = store.get_experiment_by_name("cortex-heldout-tuning")
+    runs = {run.data.tags.get("emseg.trial"): run for run in store.search_runs([experiment.experiment_id])}
+    assert runs[f"shared/{dead.number}"].data.tags["emseg.message"] == "its worker was killed"
+    expected = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+    for trial in finished:
+        assert runs[f"shared/{trial.number}"].info.status == expected[trial.state.name]
     assert json.loads(outputs[0])["study"] == "shared"
     assert os.environ["MLFLOW_TRACKING_URI"]

@@ -1,0 +1,5 @@
+"""`python -m emseg.cli`, which torchrun starts."""
+
+from emseg.cli import main
+
+main()

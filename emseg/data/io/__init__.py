@@ -1,0 +1,1 @@
+"""Files of sections: a format each."""

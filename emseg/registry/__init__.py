@@ -1,0 +1,1 @@
+"""Versions, the champion among them, and what people do with it."""

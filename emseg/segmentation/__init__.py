@@ -1,0 +1,1 @@
+"""Probabilities to cells: regions, how they merge, and whole stacks in files."""

@@ -1,0 +1,92 @@
+"""Labels of every kind come in by `emseg data add`, are told of, and are scored as they were given."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from emseg.data.io.stack import write_stack
+from emseg.data.sources import load_source
+from emseg.metrics.scoring import score_segments
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder, images, labels):
+    folder.mkdir()
+    write_stack(folder / "images.tif", images)
+    np.save(folder / "labels.npy", labels)
+    return folder
+
+
+def numbered(labels):
+    """Cells of each section by number, no number twice in the stack."""
+    cells, last = np.zeros(labels.shape, np.uint64), 0
+    for z, section in enumerate(labels > 0):
+        found, count = ndimage.label(section)
+        cells[z] = np.where(found > 0, found + last, 0)
+        last += count
+    return cells * 3 + (cells > 0) * np.uint64(2**40)
+
+
+def test_a_mask_of_membranes_is_turned_round_and_that_is_said(here, stack, emseg):
+    code, _, err = emseg("data", "add", "turned", "--from", write(here / "lab", stack[0], 255 - stack[1]))
+    assert code == 0, err
+    assert "membrane" in err
+    np.testing.assert_array_equal(load_source("turned").labels, stack[1] > 0)
+
+
+def test_what_the_user_says_of_the_labels_counts(here, stack, emseg):
+    folder = write(here / "lab", stack[0], stack[1])
+    assert emseg("data", "add", "bright", "--from", folder, "--membrane", "white")[0] == 0
+    np.testing.assert_array_equal(load_source("bright").labels, stack[1] == 0)
+    classes = np.where(stack[1] > 0, np.where(np.arange(64) < 20, 200, 90), 30).astype(np.uint8)
+    code, _, err = emseg(
+        "data", "add", "kinds", "--from", write(here / "kinds", stack[0], classes), "--membrane-values", "30"
+    )
+    assert code == 0, err
+    np.testing.assert_array_equal(load_source("kinds").labels, stack[1] > 0)
+    for option, value in (("--membrane-values", "dark"), ("--membrane-width", "thin"), ("--membrane", "grey")):
+        code, _, err = emseg("data", "add", "kinds", "--from", folder, option, value)
+        assert code == 2
+        assert value in err
+
+
+def test_cells_by_number_are_kept_and_scored_as_given(here, stack, emseg):
+    cells = numbered(stack[1])
+    folder = write(here / "lab", stack[0], cells)
+    code, out, err = emseg("data", "check", folder, "--json")
+    assert code == 0, err
+    assert "uint64" in json.loads(out)["facts"]["labels"]
+    code, _, err = emseg("data", "add", "cells", "--from", folder)
+    assert code == 0, err
+    assert "cell" in err
+    source = load_source("cells")
+    np.testing.assert_array_equal(source.labels, stack[1] > 0)
+    for own, given in zip(source.cells, cells, strict=True):
+        pairs = np.unique(np.stack([own.ravel(), given.ravel()]), axis=1)
+        assert len(pairs[0]) == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
+    probability = np.random.default_rng(0).random(stack[1].shape).astype(np.float32)
+    by_cells = score_segments(probability, source.cells, 0.5, cells=True)
+    by_mask = score_segments(probability, stack[1], 0.5)
+    np.testing.assert_array_equal(by_cells["v_rand"], by_mask["v_rand"])
+
+
+def test_ignored_pixels_come_with_the_sections(here, stack, emseg):
+    labels = stack[1].astype(np.uint8).copy()
+    labels[:, :10] = 99
+    code, _, err = emseg(
+        "data", "add", "partly", "--from", write(here / "lab", stack[0], labels), "--ignore-value", "99"
+    )
+    assert code == 0, err
+    source = load_source("partly")
+    np.testing.assert_array_equal(source.ignore, labels == 99)
+    np.testing.assert_array_equal(source.labels[:, 10:], stack[1][:, 10:] > 0)
+    whole = write(here / "whole", stack[0], stack[1])
+    assert emseg("data", "add", "whole", "--from", whole)[0] == 0
+    assert load_source("whole").digest != source.digest
