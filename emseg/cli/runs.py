@@ -132,7 +132,9 @@ def leak(
         emseg leak unet2 --seeds 3 --settings projects/isbi2012-quick/params.yaml
     """
     from emseg.data.sources import load_source
-    from emseg.reporting.leak import measure_leak, write_leak_report
+    from emseg.evaluation.leak import measure_leak
+    from emseg.reporting.evaluation_figures import draw_evaluation
+    from emseg.reporting.leak import write_leak_report
     from emseg.settings import load_settings
     from emseg.tracking.live import live_mirror
 
@@ -140,5 +142,6 @@ def leak(
     settings.recipe(model)
     source = load_source(settings.data.source)
     with live_mirror() as mirror:
-        measured = measure_leak(model, settings, source, list(range(seeds)), Path("runs/leak") / source.name, mirror)
+        folder = Path("runs/leak") / source.name
+        measured = measure_leak(model, settings, source, list(range(seeds)), folder, mirror, draw_evaluation)
     print(write_leak_report(measured, reports, shlex.join(["emseg", *sys.argv[1:]])))

@@ -21,7 +21,7 @@ from emseg.data.sources import (
     SOURCE_FILES,
     SOURCES_FOLDER,
     Source,
-    _is_placeholder,
+    is_placeholder,
     read_source,
     require_source_name,
     source_of,
@@ -114,7 +114,7 @@ def add_source(
             card = card.model_copy(update={"note": " ".join(notes)})
         source = replace(source, own_card=card)
     with _held(target):
-        if target.is_dir() and not overwrite and not _is_placeholder(target):
+        if target.is_dir() and not overwrite and not is_placeholder(target):
             _require_same(target, source)
         with atomic_folder(target, (*SOURCE_FILES, ".gitkeep")) as temporary:
             write_source(temporary, source)
@@ -162,18 +162,21 @@ def _ended(sentence: str) -> str:
 
 def _card_for(name: str, origin: Path | None, given: Given) -> tuple[Card, Stack]:
     """The card that says how to read what is added, and the stack of it."""
-    card = given.card
+    card, stack = _card_of_name(name, origin, given.card)
+    return card.model_copy(update=given.labels), stack.model_copy(update=given.places)
+
+
+def _card_of_name(name: str, origin: Path | None, card: Card | None) -> tuple[Card, Stack]:
     if found := find_stack(name, card):
-        return found[0].model_copy(update=given.labels), found[1].model_copy(update=given.places)
+        return found
     if origin is None:
         raise InputError(f"{name} is not a dataset with a card ({', '.join(known_cards())}); say --from FOLDER")
-    if (origin / CARD_FILE).is_file():
-        card = read_card(origin / CARD_FILE).model_copy(update={"name": name})
-        if found := find_stack(name, card):
-            return found[0].model_copy(update=given.labels), found[1].model_copy(update=given.places)
-        raise InputError(f"{origin / CARD_FILE} speaks of several stacks; bring in one folder of sections for each")
-    card = Card(name=name, title="a lab's own sections", labels=given.reading or LabelReading())
-    return card, Stack().model_copy(update=given.places)
+    if not (origin / CARD_FILE).is_file():
+        return Card(name=name, title="a lab's own sections"), Stack()
+    card = read_card(origin / CARD_FILE).model_copy(update={"name": name})
+    if found := find_stack(name, card):
+        return found
+    raise InputError(f"{origin / CARD_FILE} speaks of several stacks; bring in one folder of sections for each")
 
 
 def _is_here(folder: Path, card: Card) -> bool:

@@ -55,17 +55,25 @@ class LabelReading(SettingsPart):
             raise ValueError("classes need membrane_values, such as 0,64")
         if self.kind == "cells" and self.membrane:
             raise ValueError("membrane is of two values, not of cells by number, whose membrane is 0")
-        if self.membrane_width and self.membrane_width_unit == "nm" and self.pixel_nm is None:
-            raise ValueError("a membrane_width in nm needs the size of a pixel; give it in pixels")
         return self
 
     @property
     def width_in_pixels(self) -> int:
-        """Of a membrane that is drawn: even, the half of it of either cell."""
+        """Of a membrane that is drawn: even, the half of it of either cell.
+
+        Raises:
+            InputError: it is said in nm, and the size of a pixel is not known.
+        """
         if self.membrane_width is None:
             return _MEMBRANE_WIDTH
-        scale = self.pixel_nm if self.membrane_width_unit == "nm" and self.pixel_nm else 1.0
-        return 2 * max(1, int(self.membrane_width / scale / 2))
+        if self.membrane_width_unit == "pixels":
+            return 2 * max(1, int(self.membrane_width / 2))
+        if self.pixel_nm is None:
+            raise InputError(
+                "the width of the membrane is given in nm, but neither files nor card say the size of a pixel; "
+                "give it in pixels, or write voxel_size_nm into card.yaml"
+            )
+        return 2 * max(1, int(self.membrane_width / self.pixel_nm / 2))
 
 
 @dataclass(frozen=True)

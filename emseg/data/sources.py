@@ -111,7 +111,7 @@ def load_source(name: str, folder: str | Path = SOURCES_FOLDER) -> Source:
         InputError: nothing of that name was added, or its files are damaged.
     """
     location = Path(folder) / name
-    if location.is_dir() and not _is_placeholder(location):
+    if location.is_dir() and not is_placeholder(location):
         return read_source(location, name)
     if name == SYNTHETIC:
         images, labels = make_synthetic()
@@ -128,8 +128,8 @@ def list_sources(folder: str | Path = SOURCES_FOLDER) -> list[str]:
     return sorted(place.name for place in Path(folder).glob("*") if place.is_dir() and not place.name.startswith("."))
 
 
-def _is_placeholder(location: Path) -> bool:
-    # A folder that git keeps, so that DVC has something to depend on where sections are generated.
+def is_placeholder(location: Path) -> bool:
+    """Whether git keeps the folder of a source only so that DVC has something to depend on: synthetic is generated."""
     return location.name == "synthetic" and all(file.name == ".gitkeep" for file in location.iterdir())
 
 

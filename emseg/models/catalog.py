@@ -86,16 +86,21 @@ def build_model(name: str, **overrides: Any) -> Network:
         A module that maps (N, 1, Y, X) float32 to logits (N, 1, Y', X'); see `Network` for more channels.
 
     Raises:
-        InputError: unknown model, unknown override or one out of range.
+        InputError: unknown model, unknown override or one out of range; or what was registered is no `Network`.
     """
     build = catalog_entry(name).build
     try:
-        return build(**overrides)
+        network = build(**overrides)
     except TypeError as error:
         taken = inspect.signature(build).parameters
         unknown = [override for override in overrides if override not in taken]
         wrong = f"has no {', '.join(unknown)}; it has {', '.join(taken)}" if unknown else f"cannot be built: {error}"
         raise InputError(f"model {name} {wrong}") from error
+    if not isinstance(network, Network):
+        raise InputError(f"model {name} is a {type(network).__name__}; derive its class from emseg.models.Network")
+    if missing := [each for each in ("padding", "margin", "stride") if not hasattr(network, each)]:
+        raise InputError(f"model {name} lacks {', '.join(missing)}; emseg.models.Network says what they are")
+    return network
 
 
 def count_parameters(network: nn.Module) -> int:

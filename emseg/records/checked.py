@@ -113,8 +113,9 @@ def reading(folder: str | Path) -> Iterator[None]:
 
 
 def reason_of_damage(error: Exception) -> str:
-    """A short, inert account of what reading raised."""
-    return plain(error)[:120] or type(error).__name__
+    """A short, inert account of what reading raised; sentences of emseg's own are whole."""
+    said = plain(error)
+    return (said if isinstance(error, InputError) else said[:120]) or type(error).__name__
 
 
 def checksum(values: dict[str, Any]) -> str:

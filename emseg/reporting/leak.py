@@ -1,80 +1,20 @@
-"""What a leaking protocol is worth: one model, one budget, trained under `paper` and under `heldout`."""
+"""The report on what a leaking protocol is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from emseg.data.sources import Source
-from emseg.evaluation.evaluate import calibrate_and_evaluate
+from emseg.evaluation.leak import HONEST, LEAKING, SEEN, Leak
 from emseg.files import write_text
-from emseg.inference.trained import load_predictor
-from emseg.metrics.scoring import PIXEL_METRICS, score_pixels, score_segments, summarise
-from emseg.records.evaluation import read_evaluated, read_evaluation
-from emseg.records.record import RunRecord
-from emseg.reporting.evaluation_figures import draw_evaluation
+from emseg.metrics.scoring import PIXEL_METRICS, summarise
 from emseg.reporting.figures import comparison_figure, save_figure
-from emseg.settings import Settings
-from emseg.training.plan import RunPlan
-from emseg.training.run import train_model
 
-LEAKING, HONEST = "paper", "heldout"
-SEEN = "seen"
-"""The model trained under `paper`, on the sections that `heldout` holds out: it saw warped copies of them."""
 _METRICS = (*PIXEL_METRICS, "v_rand", "v_info", "warping_error")
 _RESAMPLES = 5000
-
-
-@dataclass(frozen=True)
-class Leak:
-    """A model's scores under both protocols.
-
-    `tables` hold a row per test image and seed: under `paper` and `heldout` on the protocol's own test images, and
-    under `seen` those of the `paper` model on the test sections of `heldout`. `records` are the runs.
-    """
-
-    model: str
-    dataset: str
-    tables: dict[str, pd.DataFrame]
-    records: list[RunRecord]
-
-
-def measure_leak(
-    model: str,
-    settings: Settings,
-    dataset: Source,
-    seeds: list[int],
-    folder: Path,
-    after_epoch: Callable[[RunRecord], None] = lambda _: None,
-) -> Leak:
-    """Train and evaluate `model` under both protocols with every seed; goes on where it was stopped.
-
-    Raises:
-        InputError: settings that cannot work on these sections.
-    """
-    variants = {name: _under(settings, name) for name in (LEAKING, HONEST)}
-    plans = {name: RunPlan(model, 0, seeds[0], variant, dataset) for name, variant in variants.items()}
-    tables, records = {}, []
-    seen = []
-    for protocol, first in plans.items():
-        parts = []
-        for seed in seeds:
-            plan = first.changed(seed=seed)
-            location = folder / protocol / plan.name / "training"
-            record = train_model(plan, location, replace_finished=True, after_epoch=after_epoch)
-            calibrate_and_evaluate(record, dataset, "threshold", draw_evaluation)
-            parts.append(read_evaluated(record.evaluation_folder).table.assign(seed=seed))
-            if protocol == LEAKING:
-                seen.append(_score_sections(record, dataset, list(plans[HONEST].split.test)).assign(seed=seed))
-            records.append(record)
-        tables[protocol] = pd.concat(parts, ignore_index=True)
-    tables[SEEN] = pd.concat(seen, ignore_index=True)
-    return Leak(model, dataset.name, tables, records)
 
 
 def leak_table(leak: Leak, seed: int = 0) -> pd.DataFrame:
@@ -150,16 +90,3 @@ metrics use the threshold that each model's own validation images chose, pixel m
     figure = comparison_figure(f"{leak.model} on the same sections of {leak.dataset}", models, shown)
     save_figure(figure, reports / f"{name}.png")
     return reports / f"{name}.md"
-
-
-def _score_sections(record: RunRecord, source: Source, sections: list[int]) -> pd.DataFrame:
-    probability = load_predictor(record).predict(source.images[sections], sections)
-    threshold = read_evaluation(record.evaluation_folder).threshold
-    labels = source.labels[sections]
-    table = score_pixels(probability, labels).merge(score_segments(probability, labels, threshold))
-    return table.assign(section=sections)
-
-
-def _under(settings: Settings, protocol: str) -> Settings:
-    changed = settings.protocol.model_copy(update={"name": protocol, "folds": [0]})
-    return settings.model_copy(update={"protocol": changed})

@@ -90,3 +90,23 @@ def test_ignored_pixels_come_with_the_sections(here, stack, emseg):
     whole = write(here / "whole", stack[0], stack[1])
     assert emseg("data", "add", "whole", "--from", whole)[0] == 0
     assert load_source("whole").digest != source.digest
+
+
+def test_a_membrane_of_nanometres_needs_the_size_of_a_pixel(here, emseg):
+    # Two cells that touch at another column in each section, which is dark there.
+    columns, borders = np.arange(64), 12 + 5 * np.arange(9)
+    halves = np.where(columns < borders[:, None], 1, 2)[:, None].repeat(64, 1).astype(np.uint16)
+    interior = (np.abs(columns - borders[:, None] + 0.5) > 2)[:, None].repeat(64, 1)
+    images = np.random.default_rng(0).normal(np.where(interior, 160, 80), 5).astype(np.uint8)
+    folder = write(here / "lab", images, halves)
+    said = ("--cells", "--membrane-width", "16nm")
+    for command in (["check", folder], ["add", "halves", "--from", folder]):
+        code, _, err = emseg("data", *command, *said)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "voxel_size_nm" in err
+    assert not (here / "data/sources/halves").exists()
+    (folder / "card.yaml").write_text("name: halves\ntitle: halves\nvoxel_size_nm: [50, 4, 4]\n")
+    code, _, err = emseg("data", "add", "halves", "--from", folder, *said)
+    assert code == 0, err
+    assert "4 pixels (16 nm)" in err
+    np.testing.assert_array_equal(load_source("halves").labels, interior)

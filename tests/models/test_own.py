@@ -109,3 +109,19 @@ def test_another_file_takes_the_place_of_the_first(tmp_path):
     assert "two_layers" not in list_models()
     assert origin_of("others").name == "b.py"
     assert origin_of("unet2") is None
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "sentence"),
+    [
+        ("    margin = 0\n", "", "two_layers lacks margin; emseg.models.Network says"),
+        ("class TwoLayers(Network)", "class TwoLayers(nn.Module)", "derive its class from emseg.models.Network"),
+    ],
+)
+def test_a_class_that_is_no_network_is_one_sentence(project, emseg, written, instead, sentence):
+    assert written in EXAMPLE
+    (project / "networks.py").write_text(EXAMPLE.replace(written, instead))
+    code, out, err = emseg("train", "two_layers")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert sentence in err
+    assert not (project / "runs").exists()

@@ -14,7 +14,7 @@ import numpy as np
 from emseg.data.io.metadata import SOFTWARE, SOFTWARE_ATTRIBUTE, Metadata, VoxelSize, voxel_size_in_nm
 from emseg.data.io.planes import Axes, Planes, chunk_of, find_axes
 from emseg.data.io.roles import choose
-from emseg.data.io.sections import Format, Sections, checked, readable
+from emseg.data.io.sections import Format, Sections, checked, library, readable
 from emseg.errors import InputError
 
 _RESULT = "exported_data"
@@ -32,7 +32,7 @@ class Hdf5Storage:
 
 def open_hdf5(path: Path, inner: str, labels: bool) -> Sections:
     """Open a dataset; see `open_sections`. Without `inner` it is found by its name, or is the only one."""
-    h5py = _h5py(path)
+    h5py = library("h5py", path, "an HDF5 file")
     with ExitStack() as files, readable(path):
         file = files.enter_context(h5py.File(path, "r"))
         inner = inner.strip("/") or choose(str(path), _names(file), labels)
@@ -75,7 +75,7 @@ def datasets_of(path: Path) -> list[str]:
     Raises:
         InputError: it is damaged, or h5py is not installed.
     """
-    h5py = _h5py(path)
+    h5py = library("h5py", path, "an HDF5 file")
     with readable(path), h5py.File(path, "r") as file:
         return _names(file)
 
@@ -116,18 +116,10 @@ def forms(metadata: Metadata) -> list[Metadata]:
 def is_result(path: Path) -> bool:
     """See `Format`."""
     try:
-        with _h5py(path).File(path, "r") as file:
+        with library("h5py", path, "an HDF5 file").File(path, "r") as file:
             return bool(file.attrs.get(SOFTWARE_ATTRIBUTE) == SOFTWARE)
     except Exception:  # whatever it is, it is no result
         return False
-
-
-def _h5py(path: Path) -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError(f"{path} is an HDF5 file; `pip install emseg[volumes]` to read it") from error
-    return h5py
 
 
 def _names(file: Any) -> list[str]:

@@ -12,8 +12,7 @@ import numpy as np
 
 from emseg.data.io.metadata import SOFTWARE, Metadata, voxel_size_in_nm
 from emseg.data.io.planes import Planes, find_axes
-from emseg.data.io.sections import Format, Sections, checked, readable
-from emseg.errors import InputError
+from emseg.data.io.sections import Format, Sections, checked, library, readable
 
 _IMOD_STAMP, _IMOD_SIGNED = 1146047817, 1
 _STAMP_PLACE = 152
@@ -22,7 +21,7 @@ _STAMP_PLACE = 152
 
 def open_mrc(path: Path, _: str, labels: bool) -> Sections:
     """Open an image stack or a volume; see `open_sections`."""
-    mrcfile = _mrcfile(path)
+    mrcfile = library("mrcfile", path, "an MRC file")
     with ExitStack() as files, readable(path), warnings.catch_warnings():
         # It warns of what it then refuses, or of entries that have no bearing on pixels.
         warnings.simplefilter("ignore")
@@ -75,18 +74,10 @@ def is_result(path: Path) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with _mrcfile(path).open(path, mode="r", header_only=True) as file:
+            with library("mrcfile", path, "an MRC file").open(path, mode="r", header_only=True) as file:
                 return any(label.startswith(SOFTWARE) for label in file.get_labels())
     except Exception:  # whatever it is, it is no result
         return False
-
-
-def _mrcfile(path: Path) -> Any:
-    try:
-        import mrcfile
-    except ImportError as error:
-        raise InputError(f"{path} is an MRC file; `pip install emseg[volumes]` to read it") from error
-    return mrcfile
 
 
 def _unsigned(path: Path, array: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -103,6 +104,23 @@ class Sections:
     def close(self) -> None:
         """Close what is open."""
         self._files.close()
+
+
+def library(name: str, path: Path, what: str) -> Any:
+    """The library that reads a format, imported when a file of it comes.
+
+    Args:
+        name: of the library.
+        path: of the file that needs it.
+        what: is in the file, such as "an MRC file".
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(f"{path} is {what}; `pip install emseg[volumes]` to read it") from error
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from emseg.data.io.metadata import SOFTWARE, SOFTWARE_ATTRIBUTE, Metadata, VoxelSize, voxel_size_in_nm
 from emseg.data.io.planes import Axes, Planes, chunk_of, find_axes
 from emseg.data.io.roles import choose
-from emseg.data.io.sections import Format, Sections, checked, readable
+from emseg.data.io.sections import Format, Sections, checked, library, readable
 from emseg.errors import InputError
 
 HEADERS = ("zarr.json", ".zarray", ".zgroup")
@@ -34,10 +34,7 @@ class ZarrStorage:
 
 def open_zarr(path: Path, inner: str, labels: bool) -> Sections:
     """Open an array, or the finest level of an OME-Zarr image; see `open_sections`."""
-    try:
-        import zarr
-    except ImportError as error:
-        raise InputError(f"{path} is Zarr; `pip install emseg[volumes]` to read it") from error
+    zarr = library("zarr", path, "Zarr")
     with readable(path):
         node = zarr.open(path, mode="r")
         inner = inner.strip("/")
@@ -93,10 +90,7 @@ def datasets_of(path: Path) -> list[str]:
     Raises:
         InputError: it is damaged, or zarr is not installed.
     """
-    try:
-        import zarr
-    except ImportError as error:
-        raise InputError(f"{path} is Zarr; `pip install emseg[volumes]` to read it") from error
+    zarr = library("zarr", path, "Zarr")
     with readable(path):
         node = zarr.open(path, mode="r")
         return [] if isinstance(node, zarr.Array) or _multiscales(node) else _names(node)
