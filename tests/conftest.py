@@ -1,3 +1,4 @@
+import functools
 import os
 import shutil
 import sys
@@ -55,6 +56,18 @@ TINY = {
 def _one_thread():
     # Tiny tensors are slower on more threads.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _synthetic_sections_once():
+    # The same on every call, which a test of its own shows; the embedded ones take seconds.
+    with pytest.MonkeyPatch.context() as patch:
+        once = functools.cache(make_synthetic)
+        for user in ("emseg.data.sources", "emseg.data.adding"):
+            patch.setattr(
+                f"{user}.make_synthetic", lambda *given, **said: tuple(a.copy() for a in once(*given, **said))
+            )
+        yield
 
 
 @pytest.fixture(scope="session")

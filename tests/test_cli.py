@@ -303,7 +303,13 @@ def test_ctrl_c_is_one_line_and_exit_code_130(project, stage):
         command = ["-m", "emseg.cli", "jobs", "jobs.yaml", "--out", "out"]
         history = project / "out/runs/cortex-default-heldout/dmcn-fold0-seed0/training/history.csv"
     process = subprocess.Popen(
-        [sys.executable, *command], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *command],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # As at a terminal: what a shell puts into the background ignores the signal, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 120
     while not history.is_file() and process.poll() is None and time.monotonic() < deadline:

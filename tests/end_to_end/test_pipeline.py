@@ -117,7 +117,9 @@ def test_an_experiment_runs_as_asked_and_trains_again_only_what_uses_it(clone):
     runs = clone.folder / "runs/benchmark"
     before = {path: path.read_text() for path in runs.glob("*/training/record.json")}
     asked = ["weight_map.sigma=3.5", "+models.weighted_unet.training.learning_rate=5e-05"]
-    said = clone.run("dvc", "exp", "run", *(part for change in asked for part in ("--set-param", change)))
+    targets = ("train@weighted_unet-0-0", "evaluate@unet2-0-0")
+    said = clone.run("dvc", "exp", "run", *(part for change in asked for part in ("--set-param", change)), *targets)
+    assert "Running stage 'train@weighted_unet-0-0'" in said
     for stage in ("augment", "train@unet2-0-0", "evaluate@unet2-0-0"):
         assert f"Running stage '{stage}'" not in said, said
     changed = [path.parts[-3] for path, text in before.items() if path.read_text() != text]

@@ -8,7 +8,6 @@ import pytest
 from evaluated import make_run, rewrite, run_facts
 from rich.console import Console
 
-from emseg.data.sources import load_source
 from emseg.errors import InputError
 from emseg.evaluation.baselines import fit_threshold, threshold_prediction
 from emseg.records.record import RunRecord
@@ -215,8 +214,7 @@ def test_nothing_to_rank(tmp_path):
         make_boards(find_evaluations(tmp_path))
 
 
-def test_threshold_baseline_is_the_best_grey_level():
-    source = load_source("synthetic")
+def test_threshold_baseline_is_the_best_grey_level(source):
     images, labels = source.images[:3], source.labels[:3]
     sigma, level = fit_threshold(images, labels)
     errors = {

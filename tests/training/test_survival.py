@@ -34,13 +34,13 @@ from emseg.training.run import train_model
 torch.set_num_threads(1)
 settings = load_settings(sys.argv[1])
 source = load_source("cortex", Path(sys.argv[2]))
-folder, seed, kills = Path(sys.argv[3]), int(sys.argv[4]), 0
-random.seed(seed)
+folder, kills = Path(sys.argv[3]), 0
+random.seed(0)
 for attempt in range(60):
     child = os.fork()
     if child == 0:
         with live_mirror() as mirror:
-            train_model(RunPlan("weighted_unet", 0, seed, settings, source), folder, after_epoch=mirror)
+            train_model(RunPlan("weighted_unet", 0, 0, settings, source), folder, after_epoch=mirror)
         os._exit(0)
     patience = random.uniform(0.05, 1.3) if attempt < 50 else 60
     until = time.monotonic() + patience
@@ -82,25 +82,24 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path, tiny_p
         tiny_params, epochs=16, images_per_epoch=24, augmentation="fresh", weight_average=0.9, select="best"
     )
     source = load_source("cortex", source_folder.parent)
-    kills = 0
-    for seed in range(2):
-        undisturbed = train(settings, source, tmp_path / f"undisturbed{seed}", seed)
-        disturbed = RunRecord(tmp_path / f"disturbed{seed}")
-        arguments = [tiny_params, source_folder.parent, disturbed.folder, str(seed)]
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED_AT_RANDOM, *arguments], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        kills += int(done.stdout)
-        assert disturbed.read().status == FINISHED
-        assert_same_run(undisturbed, disturbed)
-        # One MLflow run, every epoch once.
-        experiment = store.get_experiment_by_name("cortex-heldout").experiment_id
-        (run,) = store.search_runs([experiment], f"tags.`emseg.record_id` = '{disturbed.read().id}'")
-        steps = [metric.step for metric in store.get_metric_history(run.info.run_id, "train/loss")]
-        assert steps == list(range(1, 17))
-        assert run.info.status == "FINISHED"
-    assert kills >= 20
+    undisturbed = train(settings, source, tmp_path / "undisturbed")
+    disturbed = RunRecord(tmp_path / "disturbed")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_RANDOM, tiny_params, source_folder.parent, disturbed.folder],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 10
+    assert disturbed.read().status == FINISHED
+    assert_same_run(undisturbed, disturbed)
+    # One MLflow run, every epoch once.
+    experiment = store.get_experiment_by_name("cortex-heldout").experiment_id
+    (run,) = store.search_runs([experiment], f"tags.`emseg.record_id` = '{disturbed.read().id}'")
+    steps = [metric.step for metric in store.get_metric_history(run.info.run_id, "train/loss")]
+    assert steps == list(range(1, 17))
+    assert run.info.status == "FINISHED"
 
 
 class Stop(Exception):  # noqa: N818
