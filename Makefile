@@ -71,7 +71,7 @@ speed: environment
 
 # Tests compute on one thread each; two at a time fill two cores.
 test: environment
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 ui: environment
 	emseg ui
