@@ -7,12 +7,16 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from emseg.cli.app import PARAMS, AsJson, Changes, SettingsFile, app, warn
 from emseg.settings import CellMethod
+
+if TYPE_CHECKING:
+    from emseg.records.evaluation import ScoredRun
+    from emseg.records.record import RunRecord
 
 
 @app.command()
@@ -92,29 +96,59 @@ def calibrate(
 
 @app.command()
 def evaluate(
-    record: Annotated[Path, typer.Argument(help="Run folder.")],
+    record: Annotated[str, typer.Argument(help="Run folder; with --data also a registry URI.")],
+    data: Annotated[
+        str | None, typer.Option(help="Another dataset of data/sources, to see how far the run carries over.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a calibrated run on its test sections: scores.csv, metrics.json and pictures in its evaluation folder.
 
-    Example:
+    With --data every section of another dataset is scored, but for those that the run was trained or calibrated on.
+    Thresholds and rules for cells stay as they are. The files go to transfer/DATASET in the run's folder.
+
+    Examples:
 
         emseg evaluate runs/single/unet2-fold0-seed0
+
+        emseg evaluate runs/single/unet2-fold0-seed0 --data isbi2012
+
+        emseg evaluate models:/emseg-membrane@champion --data isbi2012
     """
     from emseg.data.sources import load_source
     from emseg.evaluation.evaluate import evaluate as score
+    from emseg.evaluation.transfer import evaluate_transfer
     from emseg.records.record import RunRecord
+    from emseg.records.transfer import transfer_folder
     from emseg.reporting.evaluation_figures import draw_evaluation
     from emseg.reporting.terminal import evaluation_text
     from emseg.training.plan import parts_of_run
 
-    run = RunRecord.open(record)
-    found = score(run, parts_of_run(run, load_source(run.read().dataset)).test, draw_evaluation)
+    found: ScoredRun
+    if data is not None:
+        run = _run_or_registered(record)
+        found = evaluate_transfer(run, load_source(data), draw_evaluation, warn)
+        written = transfer_folder(run, data)
+    else:
+        run = RunRecord.open(record)
+        found = score(run, parts_of_run(run, load_source(run.read().dataset)).test, draw_evaluation)
+        written = run.evaluation_folder
     if as_json:
         print(json.dumps(found.shown(), indent=2))
         return
     print(evaluation_text(run.name, found))
-    print(f"\nTables and pictures are in {run.evaluation_folder}.")
+    print(f"\nTables and pictures are in {written}.")
+
+
+def _run_or_registered(reference: str) -> RunRecord:
+    """The record of a run folder, or that of a registered model, which is fetched."""
+    from emseg.records.record import RunRecord
+
+    if not reference.startswith("models:/"):
+        return RunRecord.open(reference)
+    from emseg.registry.load import fetch_run
+
+    return fetch_run(reference)
 
 
 @app.command()

@@ -109,6 +109,8 @@ def add_source(
         source = source_of(name, found, report.labels, report.test_labels, str(origin or name))
         _require_the_cards(source, card, stack)
         card = _card_of(source, card, stack, obtained, warn)
+        drawn = [labels.membrane_width for labels in (report.labels, report.test_labels) if labels]
+        card = card.model_copy(update={"drawn_membrane_pixels": next(filter(None, drawn), None)})
         if report.notes:
             notes = [*([card.note] if card.note else []), *map(_ended, report.notes)]
             card = card.model_copy(update={"note": " ".join(notes)})

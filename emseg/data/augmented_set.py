@@ -68,9 +68,9 @@ def make_augmented(
 ) -> AugmentedSet:
     """Augment the training sections of a split, and no others; `progress` is told how many images are done."""
     sections = list(split.training)
-    normalization = Normalization.of(source.images[sections])
     labels = source.labels[sections]
     cells, ignore = (None if part is None else part[sections] for part in (source.cells, source.ignore))
+    normalization = Normalization.of(source.images[sections], ignore)
     separations = separation_distances(labels, cells, settings.separation_limit)
     shape = (settings.count, *labels.shape[1:])
     made = AugmentedSet(
@@ -100,13 +100,14 @@ def make_augmented(
 
 def no_augmented(source: Source, split: Split, settings: AugmentedSetSettings) -> AugmentedSet:
     """The empty set of a run that warps every crop anew: nothing but the grey levels of its training sections."""
-    shape = (0, *source.images.shape[1:])
+    shape, sections = (0, *source.images.shape[1:]), list(split.training)
+    ignore = None if source.ignore is None else source.ignore[sections]
     return AugmentedSet(
         np.empty(shape, np.uint8),
         np.empty(shape, bool),
         np.empty(shape, np.float16),
         np.empty(0, np.int64),
-        Normalization.of(source.images[list(split.training)]),
+        Normalization.of(source.images[sections], ignore),
         augmented_identity(source, split, settings),
     )
 

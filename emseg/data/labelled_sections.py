@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from emseg.data.augmented_set import AugmentedSet
 from emseg.data.normalization import Normalization
@@ -54,12 +55,16 @@ class LabelledSections:
         return {"label": np.where(self.labels, self.cells, 0), "cells": True, "ignore": self.ignore}
 
     @property
-    def true_cells(self) -> np.ndarray:
-        """True cells of each section, int32 (Z, Y, X) from 1, 0 on membrane and where pixels are ignored."""
+    def truths(self) -> list[Truth]:
+        """What is known of each section."""
         numbers = self.for_metrics["label"] if self.cells is not None else [None] * len(self)
         ignored = self.ignore if self.ignore is not None else [None] * len(self)
-        known = zip(self.labels, numbers, ignored, strict=True)
-        return np.stack([Truth(*section).segments()[0] for section in known])
+        return [Truth(*section) for section in zip(self.labels, numbers, ignored, strict=True)]
+
+    @property
+    def true_cells(self) -> np.ndarray:
+        """True cells of each section, int32 (Z, Y, X) from 1, 0 on membrane and where pixels are ignored."""
+        return np.stack([truth.segments()[0] for truth in self.truths])
 
     @property
     def consecutive(self) -> list[np.ndarray]:
@@ -113,3 +118,38 @@ def divide(
         return replace(chosen, images=normalization.grey(chosen.images))
 
     return Parts(part(stack, split.training), part(stack, split.validation), part(tested, split.test))
+
+
+def every_section(dataset: Source, normalization: Normalization) -> LabelledSections:
+    """All labelled sections of a dataset that have one size, to score what was trained on another.
+
+    Args:
+        dataset: the labelled sections.
+        normalization: of grey levels; that of the sections trained on.
+
+    Returns:
+        The training stack, numbered from 0, and a labelled test stack of the same size. Between the numbers of the two
+        one is left free, for they are no neighbours.
+    """
+    stacks = [(dataset.images, dataset.labels, dataset.cells, dataset.ignore)]
+    if len(dataset.test_labels) and dataset.test_images.shape[1:] == dataset.images.shape[1:]:
+        stacks.append((dataset.test_images, dataset.test_labels, dataset.test_cells, dataset.test_ignore))
+    images, labels, cells, ignore = zip(*stacks, strict=True)
+    numbers = [np.arange(len(stack)) for stack in images]
+    return LabelledSections(
+        np.concatenate([normalization.grey(stack) for stack in images]),
+        np.concatenate(labels),
+        None if all(part is None for part in cells) else np.concatenate(list(map(_numbers, labels, cells))),
+        None if all(part is None for part in ignore) else np.concatenate(list(map(_ignored, labels, ignore))),
+        np.concatenate([numbers[0], *(len(dataset.images) + 1 + of_test for of_test in numbers[1:])]),
+    )
+
+
+def _numbers(labels: np.ndarray, cells: np.ndarray | None) -> np.ndarray:
+    if cells is not None:
+        return cells
+    return np.stack([ndimage.label(section)[0] for section in labels]).astype(np.uint32)
+
+
+def _ignored(labels: np.ndarray, ignore: np.ndarray | None) -> np.ndarray:
+    return np.zeros(labels.shape, bool) if ignore is None else ignore

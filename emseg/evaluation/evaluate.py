@@ -12,7 +12,9 @@ and the figures of `emseg.reporting.evaluation_figures`
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,8 +38,18 @@ from emseg.metrics.scoring import (
 from emseg.metrics.warping import warping_error
 from emseg.records.calibration import Calibration, Thresholds, read_calibration
 from emseg.records.earlier import AGGLOMERATION_FILE
-from emseg.records.evaluation import BASELINES_FILE, METRICS_FILE, SCORES_FILE, Evaluation, write_evaluation
+from emseg.records.evaluation import (
+    BASELINES_FILE,
+    METRICS_FILE,
+    SCORES_FILE,
+    DrawnMembranes,
+    Evaluation,
+    Kind,
+    ScoredRun,
+    write_evaluation,
+)
 from emseg.records.record import RunRecord
+from emseg.records.run import Run
 from emseg.segmentation.agglomeration import Agglomeration
 from emseg.segmentation.segmenter import CONTOUR
 from emseg.settings import CellMethod
@@ -64,8 +76,8 @@ OWN_FILES = (
 """Everything that is written to an `evaluation` folder."""
 
 
-Draw = Callable[[Path, RunRecord, LabelledSections], None]
-"""Adds figures of a run's test sections to the folder of its evaluation."""
+Draw = Callable[[Path, RunRecord, LabelledSections, ScoredRun], None]
+"""Adds figures of the sections that a run was scored on to the folder that holds the scores."""
 
 
 def evaluate(record: RunRecord, test: LabelledSections, draw: Draw = lambda *_: None) -> Evaluation:
@@ -83,6 +95,90 @@ def evaluate(record: RunRecord, test: LabelledSections, draw: Draw = lambda *_: 
         InputError: the run was not calibrated, or its weights are damaged.
     """
     run = record.read()
+    scored = score_sections(record, run, test)
+    scores = Scores(run.protocol, run.data_digest, scored.table)
+    evaluation = Evaluation(
+        dataset=run.dataset,
+        protocol=run.protocol,
+        leaks=scores.leaks,
+        data_digest=run.data_digest,
+        metrics=scores.summary(),
+        drawn_membranes=DrawnMembranes.of(run.dataset_card),
+        **scored.facts(run),
+    )
+    return scored.write(record.evaluation_folder, record, evaluation, draw)
+
+
+@dataclass(frozen=True)
+class ScoredSections:
+    """What a calibrated run says of sections, and what that is worth.
+
+    Attributes:
+        sections: that were scored.
+        probability: of cell interior, float32 (Z, Y, X).
+        merged: the same with cells merged by agglomeration; None where they are told apart by a threshold.
+        table: a row per section.
+        oracle: V_rand and V_info over thresholds on these very sections.
+        calibration: that was used.
+        checksum: of it.
+    """
+
+    sections: LabelledSections
+    probability: np.ndarray
+    merged: np.ndarray | None
+    table: pd.DataFrame
+    oracle: ChallengeSweep
+    calibration: Calibration
+    checksum: str
+
+    def facts(self, run: Run) -> dict[str, Any]:
+        """Entries of metrics.json that any sections have."""
+        thresholds = self.calibration.thresholds
+        return {
+            **{key: getattr(run, key) for key in ("model", "fold", "seed", "parameters", "made_from")},
+            "sections": len(self.table),
+            "pixel_threshold": PIXEL_THRESHOLD,
+            "cells": self.calibration.cells,
+            "threshold": thresholds.v_rand,
+            "v_info_threshold": thresholds.v_info,
+            "oracle_threshold": self.oracle.v_rand().threshold,
+            "collapsed": is_collapsed(self.probability),
+            "epochs": run.outcome.epochs,
+            "seconds_per_epoch": run.outcome.seconds_per_epoch,
+            "calibration": self.checksum,
+            "files": {},
+        }
+
+    def write(self, place: Path, record: RunRecord, evaluation: Kind, draw: Draw) -> Kind:
+        """Write everything of an evaluation to a folder, whole or not at all; returns what metrics.json holds."""
+        assert self.calibration.grey_threshold is not None
+        # Who evaluates the same run at the same time writes the same.
+        with (
+            hold(place, f"another process is writing {place}; wait for it", patience=300),
+            atomic_folder(place, OWN_FILES) as folder,
+        ):
+            _write_table(folder / SCORES_FILE, self.table)
+            _write_table(folder / BASELINES_FILE, score_baselines(self.calibration.grey_threshold, self.sections))
+            _write_table(folder / CURVES_FILE, _threshold_curves(self.calibration, self.oracle))
+            write_stack(folder / PROBABILITY_PICTURE, np.rint(self.probability * 255).astype(np.uint8))
+            if self.merged is not None:
+                write_stack(folder / MERGED_PICTURE, np.rint(self.merged * 255).astype(np.uint8))
+            evaluation = write_evaluation(folder, evaluation)
+            draw(folder, record, self.sections, evaluation)
+        return evaluation
+
+
+def score_sections(record: RunRecord, run: Run, test: LabelledSections) -> ScoredSections:
+    """Predict and score sections with a calibrated run.
+
+    Args:
+        record: of the run.
+        run: what it holds.
+        test: sections that the run did not see, normalised as those that it was trained on.
+
+    Raises:
+        InputError: the run was not calibrated, or its weights are damaged.
+    """
     calibration, checksum = read_calibration(record.folder.parent, run)
     if calibration.grey_threshold is None:
         raise InputError(
@@ -97,7 +193,8 @@ def evaluate(record: RunRecord, test: LabelledSections, draw: Draw = lambda *_: 
         thresholded = _score_cells(probability, test, calibration.plain)
         for name in THRESHOLDED_METRICS:
             per_section[name] = thresholded[name.removesuffix("_thresholded")]
-        merged = Agglomeration.from_rules(calibration.agglomeration).close_stack(probability)
+        agglomeration = Agglomeration.from_rules(calibration.agglomeration)
+        merged = np.concatenate([agglomeration.close_stack(probability[block]) for block in test.consecutive])
     cells = _score_cells(merged, test, calibration.thresholds)
     if calibration.agglomeration is not None:
         # It compares pixels too, so it is of the mask, whose membranes are as wide as the network sees them.
@@ -108,45 +205,8 @@ def evaluate(record: RunRecord, test: LabelledSections, draw: Draw = lambda *_: 
     per_section["v_rand_oracle"] = oracle.v_rand().per_section
     per_section["v_info_oracle"] = oracle.v_info().per_section
     per_section["section"] = test.numbers
-    scores = Scores(run.protocol, run.data_digest, per_section)
-    evaluation = Evaluation(
-        model=run.model,
-        dataset=run.dataset,
-        protocol=run.protocol,
-        leaks=scores.leaks,
-        data_digest=run.data_digest,
-        fold=run.fold,
-        seed=run.seed,
-        sections=len(per_section),
-        pixel_threshold=PIXEL_THRESHOLD,
-        cells=calibration.cells,
-        threshold=calibration.thresholds.v_rand,
-        v_info_threshold=calibration.thresholds.v_info,
-        oracle_threshold=oracle.v_rand().threshold,
-        collapsed=is_collapsed(probability),
-        parameters=run.parameters,
-        epochs=run.outcome.epochs,
-        seconds_per_epoch=run.outcome.seconds_per_epoch,
-        metrics=scores.summary(),
-        made_from=run.made_from,
-        calibration=checksum,
-        files={},
-    )
-    place = record.evaluation_folder
-    # Who evaluates the same run at the same time writes the same.
-    with (
-        hold(place, f"another process is writing {place}; wait for it", patience=300),
-        atomic_folder(place, OWN_FILES) as folder,
-    ):
-        _write_table(folder / SCORES_FILE, per_section)
-        _write_table(folder / BASELINES_FILE, score_baselines(calibration.grey_threshold, test))
-        _write_table(folder / CURVES_FILE, _threshold_curves(calibration, oracle))
-        write_stack(folder / PROBABILITY_PICTURE, np.rint(probability * 255).astype(np.uint8))
-        if calibration.agglomeration is not None:
-            write_stack(folder / MERGED_PICTURE, np.rint(merged * 255).astype(np.uint8))
-        evaluation = write_evaluation(folder, evaluation)
-        draw(folder, record, test)
-    return evaluation
+    agglomerated = None if calibration.agglomeration is None else merged
+    return ScoredSections(test, probability, agglomerated, per_section, oracle, calibration, checksum)
 
 
 def calibrate_and_evaluate(

@@ -16,7 +16,7 @@ from emseg.metrics.overlap import section_dice, section_iou, section_iou_thresho
 from emseg.metrics.rand import section_rand_error
 from emseg.metrics.segments import section_adapted_rand_error, section_variation_of_information
 from emseg.metrics.warping import section_warping_error
-from emseg.settings import LEAKING_PROTOCOLS, PROTOCOLS, ValidationMetric
+from emseg.settings import LEAKING_PROTOCOLS, PROTOCOLS, TRANSFER, ValidationMetric
 
 PIXEL_METRICS = {
     "iou": section_iou,
@@ -88,7 +88,7 @@ class Scores:
     """Scores of one model on one set of sections, under one protocol.
 
     Attributes:
-        protocol: a name in `PROTOCOLS`; a score without one cannot be made.
+        protocol: a name in `PROTOCOLS`, or `TRANSFER`; a score without one cannot be made.
         data_digest: of the labelled data the sections belong to.
         per_section: a row per section, column `section` and a column per metric.
     """
@@ -98,8 +98,8 @@ class Scores:
     per_section: pd.DataFrame
 
     def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
-            raise ValueError(f"a score needs a protocol, one of {', '.join(PROTOCOLS)}, not {self.protocol!r}")
+        if self.protocol not in (known := (*PROTOCOLS, TRANSFER)):
+            raise ValueError(f"a score needs a protocol, one of {', '.join(known)}, not {self.protocol!r}")
         if not self.data_digest or self.per_section.empty:
             raise ValueError("a score needs the digest of its data and at least one section")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from emseg.data.datasets.card import Provenance
 from emseg.errors import InputError
 from emseg.metrics.scoring import ALL_METRICS, Interval, Scores
 from emseg.records.calibration import CELLS_FILE, read_calibration
@@ -28,17 +29,45 @@ _ROUNDING = 2e-6
 _REMEDY = "evaluate the run again (emseg evaluate)"
 
 
-class Evaluation(BaseModel):
-    """metrics.json. There each metric is an entry of its own; here they are together in `metrics`."""
+class DrawnMembranes(BaseModel):
+    """Membranes that no expert drew: where cells by number touch, emseg draws one of this width.
+
+    Attributes:
+        pixels: across, half of it of either cell.
+        nm: the same in nanometres; None: the size of a pixel is not known.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
+
+    pixels: int = Field(ge=1)
+    nm: float | None
+
+    @classmethod
+    def of(cls, card: Provenance | None) -> DrawnMembranes | None:
+        """Those that the card of labelled sections tells of; None: none were drawn, or it was not noted."""
+        if card is None or card.drawn_membrane_pixels is None:
+            return None
+        side = card.voxel_size_nm[-1] if card.voxel_size_nm else None
+        return cls(pixels=card.drawn_membrane_pixels, nm=side and side * card.drawn_membrane_pixels)
+
+    def __str__(self) -> str:
+        nm = "" if self.nm is None else f" ({self.nm:g} nm)"
+        return f"Membranes between touching cells drawn {self.pixels} pixels wide{nm}: pixel metrics depend on it."
+
+
+class ScoredRun(BaseModel):
+    """metrics.json, of whichever sections. There each metric is an entry of its own; here `metrics` has them all."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
 
     format: Literal[1] = 1
     model: str
     dataset: str
-    protocol: ProtocolName
+    """That the scored sections are of."""
+    protocol: ProtocolName | Literal["transfer"]
     leaks: bool
     data_digest: str
+    """Of that dataset."""
     fold: int = Field(ge=0)
     seed: int = Field(ge=0)
     sections: int = Field(ge=1)
@@ -59,6 +88,8 @@ class Evaluation(BaseModel):
     """Checksum of the cells.json that the scores were made with; None in evaluations of before there was one."""
     files: dict[str, str]
     """SHA-256 of the tables and rules beside it."""
+    drawn_membranes: DrawnMembranes | None = None
+    """In the labels that the sections were scored with; None: none, or it was not noted."""
 
     @model_validator(mode="before")
     @classmethod
@@ -70,7 +101,7 @@ class Evaluation(BaseModel):
         return {key: value for key, value in values.items() if key not in metrics} | {"metrics": metrics}
 
     @model_validator(mode="after")
-    def _has_known_metrics_and_files(self) -> Evaluation:
+    def _has_known_metrics_and_files(self) -> ScoredRun:
         for name in ("v_rand", "v_info"):
             if name not in self.metrics:
                 raise ValueError(f"{name} is missing")
@@ -90,6 +121,12 @@ class Evaluation(BaseModel):
     def shown(self) -> dict[str, Any]:
         """Scores, thresholds and cost as JSON has them, without what ties them to files and weights."""
         return self.model_dump(mode="json", exclude={"format", "made_from", "calibration", "files"})
+
+
+class Evaluation(ScoredRun):
+    """What a run is worth on the test sections of its own dataset."""
+
+    protocol: ProtocolName
 
 
 @dataclass(frozen=True)
@@ -117,7 +154,10 @@ def scores_of(evaluation: Evaluation, table: pd.DataFrame) -> Scores:
     return Scores(evaluation.protocol, evaluation.data_digest, table.assign(seed=evaluation.seed))
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation) -> Evaluation:
+Kind = TypeVar("Kind", bound=ScoredRun)
+
+
+def write_evaluation(folder: Path, evaluation: Kind) -> Kind:
     """Write metrics.json with the digests of the files that lie beside it, and return what was written.
 
     Args:
@@ -141,16 +181,26 @@ def read_evaluated(folder: Path) -> Evaluated:
     Raises:
         InputError: the run was not evaluated, or a file is damaged or does not belong to the others.
     """
+    return Evaluated(*read_scored(folder, Evaluation))
+
+
+def read_scored(folder: Path, kind: type[Kind]) -> tuple[Kind, pd.DataFrame, pd.DataFrame]:
+    """metrics.json, scores.csv and baselines.csv of a folder, checked against each other; see `read_evaluated`.
+
+    Args:
+        folder: that holds them.
+        kind: of what metrics.json must be.
+    """
     if not (folder / METRICS_FILE).is_file():
         raise InputError(f"{folder} holds no scores; run `emseg evaluate` on the run first")
-    evaluation, _ = read_checked(folder / METRICS_FILE, Evaluation, _REMEDY)
+    evaluation, _ = read_checked(folder / METRICS_FILE, kind, _REMEDY)
     for name, digest in evaluation.files.items():
         if not (folder / name).is_file() or file_digest(folder / name) != digest:
             raise InputError(f"{folder / name} is not what was evaluated; {_REMEDY}")
     table, baselines = _table(folder / SCORES_FILE), _table(folder / BASELINES_FILE)
     if wrong := _contradiction(evaluation, table):
         raise InputError(f"{folder / METRICS_FILE} and {SCORES_FILE} do not belong together: {wrong}; {_REMEDY}")
-    return Evaluated(evaluation, table, baselines)
+    return evaluation, table, baselines
 
 
 def read_fitting(folder: Path) -> tuple[Run, Evaluated]:
@@ -191,17 +241,22 @@ def require_fit(run: Run, evaluation: Evaluation, folder: Path, is_proof_needed:
         )
 
 
-def require_calibration(folder: Path, run: Run, evaluation: Evaluation) -> None:
+def require_calibration(folder: Path, run: Run, evaluation: ScoredRun, scores: Path | None = None) -> None:
     """Refuse scores that were made with another calibration than the one in the run's folder, if there is one.
+
+    Args:
+        folder: of the run.
+        run: record.json.
+        evaluation: metrics.json.
+        scores: the folder that holds it, for the sentence; None: `evaluation`.
 
     Raises:
         InputError: they were, or cells.json is damaged.
     """
     noted = evaluation.calibration
     if noted is not None and (folder / CELLS_FILE).is_file() and read_calibration(folder, run)[1] != noted:
-        raise InputError(
-            f"{folder / 'evaluation'} holds scores of another calibration than {folder / CELLS_FILE}; {_REMEDY}"
-        )
+        scores = scores or folder / "evaluation"
+        raise InputError(f"{scores} holds scores of another calibration than {folder / CELLS_FILE}; {_REMEDY}")
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -220,7 +275,7 @@ def _table(path: Path) -> pd.DataFrame:
     return table
 
 
-def _contradiction(evaluation: Evaluation, table: pd.DataFrame) -> str | None:
+def _contradiction(evaluation: ScoredRun, table: pd.DataFrame) -> str | None:
     if evaluation.sections != len(table) or table["section"].duplicated().any():
         return f"one has {evaluation.sections} sections, the other {table['section'].nunique()}"
     if evaluation.leaks != (evaluation.protocol in LEAKING_PROTOCOLS):

@@ -75,6 +75,11 @@ class RunRecord:
         """Where the evaluation of the run is written."""
         return self.folder.parent / "evaluation"
 
+    @property
+    def transfers_folder(self) -> Path:
+        """Where evaluations of the run on other datasets are written, a folder for each."""
+        return self.folder.parent / "transfer"
+
     def history(self) -> list[dict[str, float]]:
         """One row per epoch: epoch, losses, validation metrics, learning rate, seconds.
 

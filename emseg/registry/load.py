@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emseg.errors import InputError, RunError
+from emseg.files import atomic_folder, atomic_path, hold
 from emseg.records.calibration import CELLS_FILE
 from emseg.records.evaluation import BASELINES_FILE, METRICS_FILE, SCORES_FILE, read_fitting
+from emseg.records.record import OWN_FILES, RunRecord
+from emseg.registry.described import MODEL_NAME
 from emseg.registry.package import segmenter_of_run
 from emseg.registry.versions import find_version, load_version
 from emseg.tracking.delivery import evaluation_digest
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from emseg.segmentation.segmenter import Segmenter
 
 DEFAULT_MODEL = "models:/emseg-membrane@champion"
+FETCHED_FOLDER = Path("runs/registry")
+"""Where registered models are fetched to as run folders."""
 
 
 def load_segmenter(reference: str = DEFAULT_MODEL) -> Segmenter:
@@ -49,6 +55,30 @@ def load_segmenter(reference: str = DEFAULT_MODEL) -> Segmenter:
         f"no model {reference}: expected {DEFAULT_MODEL}, models:/emseg-membrane/NUMBER, an MLflow run id, "
         "or a run folder"
     )
+
+
+def fetch_run(reference: str, folder: Path = FETCHED_FOLDER) -> RunRecord:
+    """The record of a registered model, fetched into `folder`, a run folder of its own; checked before it is there.
+
+    It has weights and calibration, but no evaluation: its scores at home stand in the registry.
+
+    Raises:
+        InputError: there is no such version, or it is damaged.
+        RunError: the store cannot be reached.
+    """
+    client = connect(must_exist=True)
+    with asking(f"load {reference}"), tempfile.TemporaryDirectory() as temporary:
+        version = find_version(client, reference)
+        package = Path(temporary)
+        load_version(client, version, package)
+        place = folder / f"{MODEL_NAME}-{version.number}"
+        busy = f"another process is fetching {version.uri}; wait for it"
+        with hold(place, busy, patience=60), atomic_folder(place / "training", OWN_FILES) as training:
+            for name in ("record.json", "weights.safetensors"):
+                shutil.copy(package / name, training)
+            with atomic_path(place / CELLS_FILE) as cells:
+                shutil.copy(package / CELLS_FILE, cells)
+    return RunRecord.open(place)
 
 
 def _segmenter_of_mlflow_run(client: MlflowClient, run_id: str) -> Segmenter:

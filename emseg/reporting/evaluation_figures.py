@@ -20,7 +20,7 @@ from emseg.data.separation import weight_map
 from emseg.data.sources import Source
 from emseg.evaluation.evaluate import CURVES_FILE, MERGED_PICTURE, OWN_FILES, PIXEL_THRESHOLD, PROBABILITY_PICTURE
 from emseg.files import atomic_folder
-from emseg.records.evaluation import read_evaluated, read_fitting
+from emseg.records.evaluation import SCORES_FILE, ScoredRun, read_fitting
 from emseg.records.record import RunRecord
 from emseg.training.plan import parts_of_run
 
@@ -35,19 +35,18 @@ def add_figures(record: RunRecord, dataset: Source) -> None:
     """
     test = parts_of_run(record, dataset).test
     before = record.evaluation_folder
-    read_fitting(before)
+    _, evaluated = read_fitting(before)
     with atomic_folder(before, OWN_FILES) as folder:
         shutil.copytree(before, folder, dirs_exist_ok=True)
-        draw_evaluation(folder, record, test)
+        draw_evaluation(folder, record, test, evaluated.evaluation)
 
 
-def draw_evaluation(folder: Path, record: RunRecord, test: LabelledSections) -> None:
+def draw_evaluation(folder: Path, record: RunRecord, test: LabelledSections, evaluation: ScoredRun) -> None:
     """Draw every figure of an evaluation from its files in `folder`."""
     # Drawing is the one step that needs matplotlib, which a machine that only trains may lack.
     from emseg.reporting.figures import curves_figure, overlay_figure, panel_figure, save_figure, thresholds_figure
 
-    evaluated, run = read_evaluated(folder), record.read()
-    evaluation, per_section = evaluated.evaluation, evaluated.table
+    run, per_section, truths = record.read(), pd.read_csv(folder / SCORES_FILE), test.truths
     probability = read_stack(folder / PROBABILITY_PICTURE).astype(np.float32) / 255
     is_merged = (folder / MERGED_PICTURE).is_file()
     cells = read_stack(folder / MERGED_PICTURE).astype(np.float32) / 255 if is_merged else probability
@@ -62,7 +61,7 @@ def draw_evaluation(folder: Path, record: RunRecord, test: LabelledSections) -> 
         figure = overlay_figure(
             f"{run.name}, section {test.numbers[index]}, V_rand {value:.4f} ({rank})",
             test.images[index],
-            test.labels[index],
+            truths[index],
             cells[index] > threshold,
         )
         save_figure(figure, folder / "overlays" / f"{rank}.png")
@@ -73,7 +72,7 @@ def draw_evaluation(folder: Path, record: RunRecord, test: LabelledSections) -> 
         figure = panel_figure(
             title,
             test.images[index],
-            test.labels[index],
+            truths[index],
             probability[index],
             PIXEL_THRESHOLD,
             weight_map(test.labels[index], settings.w0, settings.sigma) if settings else None,

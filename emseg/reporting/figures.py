@@ -13,10 +13,14 @@ from scipy import ndimage
 
 from emseg.files import atomic_path
 from emseg.metrics import thin_borders
+from emseg.metrics.inputs import Truth
 from emseg.metrics.scoring import Interval
 
 MISSED_MEMBRANE = (0.84, 0.15, 0.16)
 FALSE_MEMBRANE = (0.12, 0.47, 0.71)
+GIVEN_CELL = (0.90, 0.50, 0.10)
+IGNORED = (0.60, 0.45, 0.75)
+_SHADED = "shaded: ignored"
 BORDER_TASTE = 0.06
 """Pixel error below this is where membranes are drawn, not whether they are found: two experts differ by 0.067."""
 _BORDER_TOLERANCE = 4
@@ -25,29 +29,35 @@ _BORDER_TOLERANCE = 4
 def panel_figure(
     title: str,
     image: np.ndarray,
-    label: np.ndarray,
+    truth: Truth,
     probability: np.ndarray,
     threshold: float,
     weights: np.ndarray | None = None,
 ) -> Figure:
-    """Image, label, probability and error of one section (Y, X), and the weight map where one is used."""
+    """Image, label, probability and error of one section (Y, X), and the weight map where one is used.
+
+    Pixels that are ignored are shaded. Cells that are given by number are outlined in the label.
+    """
     panels = 5 if weights is not None else 4
     figure = Figure(figsize=(3.2 * panels, 3.7), layout="constrained")
     axes = figure.subplots(1, panels)
     figure.suptitle(title, fontsize=11)
     _show(axes[0], image, "image", vmin=0, vmax=255)
-    _show(axes[1], label, "label (white: cell interior)", vmin=0, vmax=1)
+    shown = ["white: cell interior"]
+    shown += ["orange: given cells"] if truth.cells is not None else []
+    shown += [_SHADED] if truth.ignore is not None else []
+    _show(axes[1], label_picture(truth), f"label ({', '.join(shown)})")
     _show(axes[2], probability, "probability of interior", vmin=0, vmax=1)
     _show(
         axes[3],
-        error_overlay(image, label, probability > threshold),
+        error_overlay(image, truth, probability > threshold),
         "missed membrane red, false membrane blue",
     )
     if weights is not None:
-        shown = axes[4].imshow(weights, cmap="magma")
+        weighted = axes[4].imshow(weights, cmap="magma")
         axes[4].set_title("weight map", fontsize=9)
         axes[4].axis("off")
-        figure.colorbar(shown, ax=axes[4], shrink=0.75)
+        figure.colorbar(weighted, ax=axes[4], shrink=0.75)
     return figure
 
 
@@ -59,24 +69,41 @@ def sections_figure(pictures: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def error_overlay(image: np.ndarray, label: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """RGB float (Y, X, 3): the image, faint, with missed membrane red and false membrane blue."""
+def label_picture(truth: Truth) -> np.ndarray:
+    """RGB float (Y, X, 3): cell interior white, outlines of cells that are given by number, ignored pixels shaded."""
+    picture = np.repeat(truth.interior[..., None].astype(np.float32), 3, axis=-1)
+    if truth.cells is not None:
+        cross = ndimage.generate_binary_structure(2, 1)
+        highest, lowest = (
+            extreme(truth.cells, footprint=cross) for extreme in (ndimage.maximum_filter, ndimage.minimum_filter)
+        )
+        picture[(highest != lowest) & (truth.cells > 0)] = GIVEN_CELL
+    return _shaded(picture, truth)
+
+
+def error_overlay(image: np.ndarray, truth: Truth, predicted: np.ndarray) -> np.ndarray:
+    """RGB float (Y, X, 3): the image, faint, with missed membrane red and false membrane blue where pixels count."""
     overlay = np.repeat(0.5 + image[..., None].astype(np.float32) / 510, 3, axis=-1)
-    overlay[predicted & ~label] = MISSED_MEMBRANE
-    overlay[~predicted & label] = FALSE_MEMBRANE
-    return overlay
+    predicted = truth.filled(predicted)
+    overlay[predicted & ~truth.interior] = MISSED_MEMBRANE
+    overlay[~predicted & truth.interior] = FALSE_MEMBRANE
+    return _shaded(overlay, truth)
 
 
-def overlay_figure(title: str, image: np.ndarray, label: np.ndarray, predicted: np.ndarray) -> Figure:
-    """One section (Y, X) with the borders that the prediction adds (false splits) and lacks (false merges)."""
+def overlay_figure(title: str, image: np.ndarray, truth: Truth, predicted: np.ndarray) -> Figure:
+    """One section (Y, X) with the borders that the prediction adds (false splits) and lacks (false merges).
+
+    Pixels that are ignored are shaded, and hold neither.
+    """
     figure = Figure(figsize=(6.4, 6.9), layout="constrained")
     axis = figure.subplots()
     figure.suptitle(title, fontsize=11)
     overlay = np.repeat(image[..., None].astype(np.float32) / 255, 3, axis=-1)
-    splits, merges = border_errors(predicted, label)
+    splits, merges = border_errors(truth.filled(predicted), truth.interior)
     overlay[ndimage.binary_dilation(splits)] = FALSE_MEMBRANE
     overlay[ndimage.binary_dilation(merges)] = MISSED_MEMBRANE
-    _show(axis, overlay, "false splits blue, false merges red")
+    shaded = "" if truth.ignore is None else f", {_SHADED}"
+    _show(axis, _shaded(overlay, truth), f"false splits blue, false merges red{shaded}")
     return figure
 
 
@@ -158,6 +185,12 @@ def comparison_figure(title: str, models: dict[str, dict[str, Interval]], metric
         axis.grid(axis="x", alpha=0.3)
         _plain(axis)
     return figure
+
+
+def _shaded(picture: np.ndarray, truth: Truth) -> np.ndarray:
+    if truth.ignore is not None:
+        picture[truth.ignore] = (picture[truth.ignore] + np.array(IGNORED, np.float32)) / 2
+    return picture
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -16,6 +16,7 @@ from emseg.evaluation.bootstrap import PairedDifference, group_models, paired_di
 from emseg.metrics.scoring import ALL_METRICS, Interval, Scores
 from emseg.records.evaluation import Evaluated, Evaluation, read_fitting
 from emseg.records.run import Run
+from emseg.records.transfer import is_transfer
 from emseg.reporting.recipes import distinct_names
 from emseg.settings import LEAKING_PROTOCOLS, CellMethod
 from emseg.text import markdown, plain, spreadsheet
@@ -97,8 +98,9 @@ class Board:
 
 
 def find_evaluations(folder: Path) -> list[Path]:
-    """Every `evaluation` folder below `folder`."""
-    return sorted(file.parent for file in folder.glob("**/evaluation/metrics.json"))
+    """Every `evaluation` folder below `folder`; scores on other datasets than the run's own are none of them."""
+    found = sorted(file.parent for file in folder.glob("**/evaluation/metrics.json"))
+    return [evaluation for evaluation in found if not is_transfer(evaluation)]
 
 
 def sound_evaluations(folder: Path) -> tuple[list[Path], list[str]]:

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from emseg.data.protocol import consecutive
 from emseg.metrics.scoring import ALL_METRICS, LOWER_IS_BETTER, MEANINGS
-from emseg.records.evaluation import Evaluation
+from emseg.records.evaluation import ScoredRun
+from emseg.records.transfer import Transfer
 from emseg.reporting.leaderboard import SHOWN_METRICS, Board, as_table, note
 from emseg.text import plain
 
@@ -33,20 +35,26 @@ def print_boards(boards: list[Board], wide: bool = False) -> None:
     console.print(Text(f"{note(boards)} {_directions()}"), soft_wrap=not console.is_terminal)
 
 
-def evaluation_text(name: str, found: Evaluation) -> str:
-    """The scores of a run in lines of up to 80 characters.
+def evaluation_text(name: str, found: ScoredRun) -> str:
+    """The scores of a run in lines of up to 80 characters, where names are short.
 
     Args:
         name: of the run.
         found: its scores.
     """
     tested_on = "warped copies of training sections" if found.leaks else "test sections"
+    first = [f"{plain(name)}, protocol {found.protocol}{' (leaks)' if found.leaks else ''}"]
+    if isinstance(found, Transfer):
+        tested_on = "sections"
+        first = _transfer_heading(name, found)
     rand, info, pixels = (found.threshold, found.v_info_threshold, found.pixel_threshold)
     lines = [
-        f"{plain(name)}, protocol {found.protocol}{' (leaks)' if found.leaks else ''}",
+        *first,
         f"Cells by {found.cells}, at {rand:g} for V_rand and {info:g} for V_info; pixels at {pixels:g}.",
         f"Mean of {found.sections} {tested_on} [95 % bootstrap interval].",
     ]
+    if found.drawn_membranes:
+        lines.append(str(found.drawn_membranes))
     if found.collapsed:
         lines.append("COLLAPSED: the network says the same everywhere.")
     for heading, are_lower in (("Higher is better, 1 is perfect", False), ("Lower is better, 0 is perfect", True)):
@@ -54,6 +62,25 @@ def evaluation_text(name: str, found: Evaluation) -> str:
         for metric in (m for m in ALL_METRICS if m in found.metrics and (m in LOWER_IS_BETTER) == are_lower):
             lines.append(f"  {metric:18} {found.metrics[metric]} {MEANINGS[metric]}")
     return "\n".join(lines)
+
+
+def _transfer_heading(name: str, found: Transfer) -> list[str]:
+    home, dataset = plain(found.home.dataset), plain(found.dataset)
+    lines = [
+        f"{plain(name)}, trained on {home} ({found.home.protocol}), scored on {dataset}",
+        f"Nothing was learned from {dataset}: thresholds and rules for cells are those that",
+        f"were calibrated on {home}.",
+    ]
+    if found.left_out:
+        lines.append(f"Left out, for the run was trained or calibrated on them: sections {_ranges(found.left_out)}.")
+    if found.unlike_training:
+        lines.append(f"The sections are unlike the training data: {found.unlike_training}.")
+    return lines
+
+
+def _ranges(numbers: list[int]) -> str:
+    parts = [(numbers[part[0]], numbers[part[-1]]) for part in consecutive(numbers)]
+    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in parts)
 
 
 def print_table(title: str, cells: pd.DataFrame, wide: bool | None = None) -> None:

@@ -20,6 +20,7 @@ from emseg.data.io.metadata import Metadata
 from emseg.data.io.sections import Format, Sections
 from emseg.data.io.target import hold_target, own_files, partial_of, require_free, result_format, result_names
 from emseg.data.io.target import targets_of as targets_of
+from emseg.data.normalization import warning_of_difference
 from emseg.errors import InputError
 from emseg.files import atomic_folder, atomic_path, require_own, write_json
 from emseg.segmentation.result import metadata_of_result
@@ -94,15 +95,8 @@ def _compare_grey_levels(segmenter: Segmenter, sections: Sections, warn: Callabl
             sentences.add(segmenter.difference(read_finite(sections.read, int(z))[None]))
     if not (differences := sorted(sentence for sentence in sentences if sentence)):
         return
-    normalization = segmenter.predictor.normalization
-    if normalization is not None and normalization.is_of(sections.dtype):
-        warn(f"{sections.where} is unlike the training data: {differences[0]}; expect a poor result")
-    elif normalization is not None:
-        trained = "8-bit" if normalization.is_of(np.dtype(np.uint8)) else "16-bit"
-        raise InputError(
-            f"{sections.where} is {sections.dtype} but {segmenter.name} was trained on {trained} sections, and "
-            f"{differences[0]}; scale its grey levels to theirs and save it as {trained}"
-        )
+    if (normalization := segmenter.predictor.normalization) is not None:
+        warn(warning_of_difference(differences[0], sections.where, sections.dtype, segmenter.name, normalization))
 
 
 def _segment_missing(segmenter: Segmenter, sections: Sections, partial: Path, output: Output, report: Report) -> None:

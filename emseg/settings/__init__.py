@@ -5,6 +5,7 @@ from emseg.settings.file import merge, profile_values, read_yaml
 from emseg.settings.settings import (
     LEAKING_PROTOCOLS,
     PROTOCOLS,
+    TRANSFER,
     AugmentedSetSettings,
     AugmentSettings,
     CellMethod,
@@ -26,6 +27,7 @@ from emseg.settings.tuning import RangeSettings, SpaceSettings, TuningSettings
 __all__ = [
     "LEAKING_PROTOCOLS",
     "PROTOCOLS",
+    "TRANSFER",
     "AugmentSettings",
     "AugmentedSetSettings",
     "CellMethod",

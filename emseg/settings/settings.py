@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,8 @@ PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 CellMethod = Literal["threshold", "agglomeration"]
 LEAKING_PROTOCOLS = ("paper",)
 """Protocols whose test images are warped copies of training sections: upper bounds, not generalisation."""
+TRANSFER: Final = "transfer"
+"""What scores on another dataset than the one trained on have for a protocol. No run is trained under it."""
 
 
 class DataSettings(SettingsPart):

@@ -89,6 +89,7 @@ def _scaled(settings: AugmentSettings, strength: float) -> AugmentSettings:
 
 def _begun(plan: RunPlan, device: torch.device) -> Run:
     identity, normalization = plan.identity, plan.augmented.normalization
+    images, ignore, training = plan.dataset.images, plan.dataset.ignore, list(plan.split.training)
     return Run(
         **dict(identity),
         fingerprint=identity.digest,
@@ -102,7 +103,7 @@ def _begun(plan: RunPlan, device: torch.device) -> Run:
         parameters=count_parameters(plan.layout),
         flop_per_crop=plan.flop_per_crop,
         normalization=NormalizationOfRun(low=normalization.low, high=normalization.high),
-        grey_levels=grey_levels(normalization(plan.dataset.images[list(plan.split.training)])),
+        grey_levels=grey_levels(normalization(images[training]), None if ignore is None else ignore[training]),
         split=SplitOfRun(
             training=list(plan.split.training),
             validation=list(plan.split.validation),

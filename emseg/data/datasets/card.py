@@ -53,6 +53,8 @@ class Provenance(_Part):
     imaging: Text | None = None
     voxel_size_nm: VoxelSize | None = None
     voxel_size_note: Text | None = None
+    drawn_membrane_pixels: PositiveInt | None = None
+    """Width of the membranes that were drawn between cells that touch, when the sections were added."""
     licence: Text | None = None
     citations: list[Citation] = []
     homepage: Url | None = None
