@@ -7,10 +7,12 @@ from pydantic import BaseModel, ConfigDict
 
 from emseg.evaluation.bootstrap import PairedDifference
 from emseg.metrics.scoring import LOWER_IS_BETTER, Interval
+from emseg.records.transfer import Home, Transferred
 from emseg.registry.described import Version
 from emseg.registry.promote import are_comparable, difference
-from emseg.registry.versions import CHAMPION
+from emseg.registry.versions import CHAMPION, Registry
 from emseg.reporting.leaderboard import PRIMARY_METRIC
+from emseg.reporting.transfer import Candidate
 from emseg.settings import ProtocolName
 
 _SHOWN = ("v_rand", "v_info", "pixel_error", "dice")
@@ -58,6 +60,38 @@ def standings(every: list[Version]) -> list[Group]:
             own.append(version)
     described = [_group(group, champion, every) for group in groups]
     return sorted(described, key=lambda group: not group.has_champion)
+
+
+def champions_by_data(registry: Registry) -> list[Version]:
+    """The newest champion of each dataset and protocol that there ever was one of, the present champion last."""
+    numbered = {version.number: version for version in registry.versions}
+    newest: dict[tuple[str, str, str], Version] = {}
+    for number in registry.champions:
+        scores = numbered[number].evaluation
+        key = (scores.dataset, scores.protocol, scores.data_digest)
+        newest.pop(key, None)
+        newest[key] = numbered[number]
+    return list(newest.values())
+
+
+def as_candidates(champions: list[Version], transfers: dict[str, list[Transferred]]) -> list[Candidate]:
+    """Champions for a matrix of transfer.
+
+    Args:
+        champions: versions.
+        transfers: scores on other datasets by the id of the record, as `transfers_by_record` gives them.
+    """
+    found = []
+    for version in champions:
+        scores, origin = version.evaluation, version.origin
+        own = scores.made_from
+        transferred = transfers.get(own.id, []) if own else []
+        # Of a record that was calibrated again, scores are of another version.
+        transferred = [each for each in transferred if each.transfer.calibration == scores.calibration]
+        name = " ".join([f"{origin.model} {version.number}", *(f"({alias})" for alias in version.aliases)])
+        home = Home(dataset=scores.dataset, protocol=scores.protocol, data_digest=scores.data_digest)
+        found.append(Candidate(name, version.uri, home, version.scores.per_section, transferred))
+    return found
 
 
 def as_tables(groups: list[Group]) -> list[tuple[str, pd.DataFrame]]:

@@ -289,14 +289,14 @@ def _board(dataset: str, protocol: str, digest: str, runs: list[tuple[str, Run, 
     groups = group_models(scores, PRIMARY_METRIC)
 
     def row(name: str, trained: Trained | None) -> Row:
-        metrics = Scores(protocol, digest, _average_per_section(every[name])).summary()
+        metrics = Scores(protocol, digest, average_per_section(every[name])).summary()
         gap = paired_difference(scores[name], scores[best], PRIMARY_METRIC) if name != best else None
         return Row(name, metrics, groups[name], gap, trained)
 
     rows = [row(model, _trained(evaluations)) for model, evaluations in models.items()]
     rows.sort(key=lambda row: -row.metrics[PRIMARY_METRIC].mean)
     rows += [row(name, None) for name in baselines]
-    sections = max(len(_average_per_section(parts)) for parts in tables.values())
+    sections = max(len(average_per_section(parts)) for parts in tables.values())
     return Board(dataset, protocol, digest, sections, protocol in LEAKING_PROTOCOLS, rows, card)
 
 
@@ -307,5 +307,6 @@ def _trained(evaluations: list[Evaluation]) -> Trained:
     return Trained(len(evaluations), first.cells, first.parameters, seconds, collapsed)
 
 
-def _average_per_section(tables: list[pd.DataFrame]) -> pd.DataFrame:
+def average_per_section(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Scores per section, each averaged over the runs; tables have the column `seed`."""
     return pd.concat(tables).drop(columns="seed").groupby("section", as_index=False).mean()

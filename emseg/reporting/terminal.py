@@ -18,7 +18,7 @@ from emseg.records.transfer import Transfer
 from emseg.reporting.leaderboard import SHOWN_METRICS, Board, as_table, note
 from emseg.text import plain
 
-_NAMES = ("model", "protocol", "alias", "cells by", "state", "status")
+_NAMES = ("model", "trained on", "protocol", "alias", "cells by", "state", "status")
 _FIRST = ("version", "trial", "model", "state", "value", "v_rand", "v_info", "pixel_error")
 """Columns that are shown however little room there is."""
 _SMALLEST_NAME = 14

@@ -9,11 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from emseg.errors import InputError
 from emseg.records.checked import reading
 from emseg.records.evaluation import (
     METRICS_FILE,
     Evaluated,
     Evaluation,
+    ScoredRun,
     flat_metrics,
     read_evaluated,
     require_calibration,
@@ -21,11 +23,30 @@ from emseg.records.evaluation import (
 )
 from emseg.records.record import RunRecord
 from emseg.records.run import FINISHED, Run
-from emseg.settings import LEAKING_PROTOCOLS
+from emseg.records.transfer import read_transferred, transfers_of
+from emseg.settings import LEAKING_PROTOCOLS, TRANSFER
 from emseg.settings.file import flat
 from emseg.text import markdown, plain
 
 RECORD_TAG = "emseg.record_id"
+
+
+@dataclass(frozen=True)
+class TransferDelivery:
+    """What a run is worth on another dataset, as it goes to MLflow.
+
+    Attributes:
+        dataset, data_digest: that dataset.
+        folder: that holds its files.
+        numbers: every metric, by its name in MLflow: transfer/DATASET/METRIC.
+        digest: of the files.
+    """
+
+    dataset: str
+    data_digest: str
+    folder: Path
+    numbers: dict[str, float]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -43,6 +64,8 @@ class Delivery:
         scores: per section, as MLflow tables are.
         note: what the evaluation says, in Markdown.
         evaluation_digest: of the files that hold the evaluation.
+        transfers: what it is worth on other datasets.
+        passed_by: a sentence for each transfer that is of other weights or another calibration, or damaged.
     """
 
     run: Run
@@ -56,6 +79,8 @@ class Delivery:
     scores: dict[str, Any] | None = None
     note: str = ""
     evaluation_digest: str = ""
+    transfers: list[TransferDelivery] = field(default_factory=list)
+    passed_by: list[str] = field(default_factory=list)
 
 
 def read_delivery(record: RunRecord) -> Delivery:
@@ -70,7 +95,11 @@ def read_delivery(record: RunRecord) -> Delivery:
         if record.weights_file.is_file():
             record.check_weights(run)
         delivery = _delivery_of_training(record, run)
-        if run.status != FINISHED or not (folder / METRICS_FILE).is_file():
+        if run.status != FINISHED:
+            return delivery
+        transfers, passed_by = _transfers(record)
+        delivery = replace(delivery, transfers=transfers, passed_by=passed_by)
+        if not (folder / METRICS_FILE).is_file():
             return delivery
         evaluated = read_evaluated(folder)
         require_fit(run, evaluated.evaluation, folder)
@@ -132,6 +161,20 @@ def _epochs(record: RunRecord, run: Run) -> list[tuple[int, int, dict[str, float
     return epochs
 
 
+def _transfers(record: RunRecord) -> tuple[list[TransferDelivery], list[str]]:
+    found, passed_by = [], []
+    for folder in transfers_of(record):
+        try:
+            transfer = read_transferred(record, folder).transfer
+        except InputError as error:
+            passed_by.append(str(error))
+            continue
+        numbers = {f"{TRANSFER}/{transfer.dataset}/{key}": value for key, value in _numbers(transfer).items()}
+        digest = evaluation_digest(folder)
+        found.append(TransferDelivery(transfer.dataset, transfer.data_digest, folder, numbers, digest))
+    return found, passed_by
+
+
 def evaluation_digest(folder: Path) -> str:
     """Of the files of an `evaluation` folder that decide how its model segments and what it is worth."""
     digest = hashlib.sha256()
@@ -141,7 +184,7 @@ def evaluation_digest(folder: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def _numbers(evaluation: Evaluation) -> dict[str, float]:
+def _numbers(evaluation: ScoredRun) -> dict[str, float]:
     """Every metric of an evaluation as MLflow has it."""
     return flat_metrics(evaluation.metrics) | {
         "threshold/cells": evaluation.threshold,

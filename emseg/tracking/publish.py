@@ -15,7 +15,7 @@ from emseg.records.checked import file_digest, reading
 from emseg.records.record import RunRecord
 from emseg.records.run import FAILED, FINISHED
 from emseg.records.run import Run as RunOfRecord
-from emseg.settings import LEAKING_PROTOCOLS
+from emseg.settings import LEAKING_PROTOCOLS, TRANSFER
 from emseg.text import markdown, plain
 from emseg.tracking.delivery import RECORD_TAG, Delivery, read_delivery
 from emseg.tracking.location import artifact_location
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+    from emseg.tracking.dataset import PreparedDatasetSource
+
 WEIGHTS_TAG = "weights.sha256"
 _NO_WEIGHTS = "not here"
 EVALUATION_TAG = "emseg.evaluation"
+_TRANSFER_TAG = "emseg.transfer"
 _PATIENCE = 600.0
 _STATUS = {FINISHED: "FINISHED", FAILED: "FAILED"}
 
@@ -78,6 +81,7 @@ def deliver(client: MlflowClient, record: RunRecord, is_training: bool = False) 
         if delivery.run.status == FINISHED:
             _log_end_of_training(client, run_id, record, delivery)
             _log_evaluation(client, run_id, record, delivery)
+            _log_transfers(client, run_id, delivery)
         interrupted = not is_training and record.is_interrupted()
         status = "FAILED" if interrupted else _STATUS.get(delivery.run.status, "RUNNING")
         if client.get_run(run_id).info.status != status:
@@ -154,20 +158,22 @@ def experiment_of(client: MlflowClient, dataset: str, protocol: str) -> str:
 
 
 def _log_dataset(client: MlflowClient, run_id: str, trained: RunOfRecord) -> None:
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.entities import DatasetInput, InputTag
-
     from emseg.tracking.dataset import PreparedDatasetSource
 
     lineage = trained.lineage
     source = PreparedDatasetSource(
         "data/prepared", lineage.dvc.get("data/prepared"), lineage.git_commit, trained.dataset
     )
-    dataset = MetaDataset(source, name=trained.dataset, digest=trained.data_digest)
-    entity = dataset._to_mlflow_entity()
     # One entry: MLflow keeps a single context for a dataset of a run.
-    inputs = DatasetInput(entity, [InputTag("mlflow.data.context", "training, testing")])
-    client.log_inputs(run_id, datasets=[inputs])
+    _log_input(client, run_id, source, trained.data_digest, "training, testing")
+
+
+def _log_input(client: MlflowClient, run_id: str, source: PreparedDatasetSource, digest: str, context: str) -> None:
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag
+
+    entity = MetaDataset(source, name=source.name, digest=digest)._to_mlflow_entity()
+    client.log_inputs(run_id, datasets=[DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
 
 
 def _log_end_of_training(client: MlflowClient, run_id: str, record: RunRecord, delivery: Delivery) -> None:
@@ -225,3 +231,22 @@ def _log_evaluation(client: MlflowClient, run_id: str, record: RunRecord, delive
     client.set_tag(run_id, "mlflow.note.content", delivery.note)
     # Last, so that a delivery that was cut short is done again.
     client.set_tag(run_id, EVALUATION_TAG, delivery.evaluation_digest)
+
+
+def _log_transfers(client: MlflowClient, run_id: str, delivery: Delivery) -> None:
+    from emseg.tracking.dataset import PreparedDatasetSource
+
+    for sentence in delivery.passed_by:
+        print(f"emseg: passed by: {sentence}", file=sys.stderr)
+    for transfer in delivery.transfers:
+        run, tag = client.get_run(run_id), f"{_TRANSFER_TAG}.{transfer.dataset}"
+        if run.data.tags.get(tag) == transfer.digest:
+            continue
+        log_final_metrics(client, run_id, transfer.numbers, delivery.ended)
+        client.log_artifacts(run_id, str(transfer.folder), f"{TRANSFER}/{transfer.dataset}")
+        known = {entry.dataset.digest for entry in run.inputs.dataset_inputs}
+        if transfer.data_digest not in known:
+            source = PreparedDatasetSource(f"data/sources/{transfer.dataset}", None, None, transfer.dataset)
+            _log_input(client, run_id, source, transfer.data_digest, TRANSFER)
+        # Last, so that a delivery that was cut short is done again.
+        client.set_tag(run_id, tag, transfer.digest)
