@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from emseg.data.io.stack import read_stack, write_stack
-from emseg.data.synthetic import make_synthetic
 from emseg.records.record import RunRecord
 
 
@@ -346,50 +345,3 @@ def test_prediction_of_a_record_beats_the_majority(project, emseg):
 
     majority = np.mean(~load_source("cortex").labels[-2:])
     assert scores["pixel_error"]["mean"] < majority
-
-
-def test_a_run_is_scored_on_other_data_apart_from_its_own_scores(project, emseg, stack):
-    run = project / "runs/single/residual_unet-fold0-seed0"
-    assert emseg("train", "residual_unet", "--set", "training.epochs=1")[0] == 0
-    assert emseg("calibrate", run)[0] == 0
-    assert emseg("evaluate", run)[0] == 0
-    images, labels = make_synthetic(sections=3, side=64, seed=8)
-    # Two sections that the run was trained and calibrated on, one of them turned, and one it was tested on.
-    images = np.concatenate([np.rot90(stack[0][:1], axes=(1, 2)), images, stack[0][[5, 8]]])
-    labels = np.concatenate([np.rot90(stack[1][:1], axes=(1, 2)), labels, stack[1][[5, 8]]])
-    write_stack(project / "data/sources/other/images.tif", images)
-    write_stack(project / "data/sources/other/labels.tif", labels)
-    board = emseg("leaderboard", "--json")[1]
-    cells = (run / "cells.json").read_bytes()
-
-    code, out, _ = emseg("evaluate", run, "--data", "other")
-    assert code == 0
-    assert "trained on cortex (heldout), scored on other" in out
-    assert "Nothing was learned from other" in out
-    assert "sections 0, 4." in out
-    assert (run / "cells.json").read_bytes() == cells
-    table = pd.read_csv(run / "transfer/other/scores.csv")
-    assert table["section"].tolist() == [1, 2, 3, 5]
-    home = pd.read_csv(run / "evaluation/scores.csv").set_index("section")
-    # Section 8 was tested on at home, too: the same network and thresholds give the same scores.
-    np.testing.assert_allclose(table.iloc[3]["v_rand"], home.loc[8, "v_rand"], atol=2e-6)
-    written = {file.relative_to(run / "evaluation") for file in (run / "evaluation").rglob("*.[cjt]*")}
-    assert {file.relative_to(run / "transfer/other") for file in (run / "transfer/other").rglob("*.[cjt]*")} == written
-    scores = json.loads(emseg("evaluate", run, "--data", "other", "--json")[1])
-    assert (scores["protocol"], scores["dataset"], scores["home"]["dataset"]) == ("transfer", "other", "cortex")
-
-    # What reads scores at home never sees those, whatever the other dataset is called.
-    shutil.copytree(project / "data/sources/other", project / "data/sources/evaluation")
-    assert emseg("evaluate", run, "--data", "evaluation")[0] == 0
-    assert emseg("leaderboard", "--json")[1] == board
-    shutil.copy(run / "transfer/other/metrics.json", run / "evaluation/metrics.json")
-    assert emseg("leaderboard")[0] == 2
-
-    for data, said in (("cortex", "is what"), ("nobody", "no source named nobody"), ("seen", "nothing is left")):
-        if data == "seen":
-            write_stack(project / "data/sources/seen/images.tif", stack[0][:3, ::-1])
-            write_stack(project / "data/sources/seen/labels.tif", stack[1][:3, ::-1])
-        code, _, err = emseg("evaluate", run, "--data", data)
-        assert (code, err.count("\n")) == (2, 1)
-        assert said in err
-        assert not (run / "transfer" / data).exists()

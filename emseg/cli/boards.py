@@ -76,7 +76,7 @@ def _show_transfer(
     from emseg.files import write_text
     from emseg.metrics.scoring import ALL_METRICS
     from emseg.reporting.leaderboard import as_csv
-    from emseg.reporting.terminal import print_table
+    from emseg.reporting.terminal import print_note, print_table
     from emseg.reporting.transfer import (
         WIDE_METRICS,
         as_markdown,
@@ -105,7 +105,7 @@ def _show_transfer(
         print(as_numbers(matrix).to_json(orient="records", indent=2))
     else:
         print_table(title(shown), as_table(matrix, shown), wide)
-        print(note(matrix))
+        print_note(note(matrix))
     if damaged:
         raise typer.Exit(1)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emseg.cli.app import PARAMS, AsJson, Changes, SettingsFile, app, warn
+from emseg.errors import InputError
 from emseg.settings import CellMethod
 
 if TYPE_CHECKING:
@@ -130,6 +131,10 @@ def evaluate(
         found = evaluate_transfer(run, load_source(data), draw_evaluation, warn)
         written = transfer_folder(run, data)
     else:
+        if record.startswith("models:/"):
+            raise InputError(
+                "a registered model is scored on other data: say --data DATASET; `emseg registry` shows its scores at home"
+            )
         run = RunRecord.open(record)
         found = score(run, parts_of_run(run, load_source(run.read().dataset)).test, draw_evaluation)
         written = run.evaluation_folder

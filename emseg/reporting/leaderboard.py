@@ -14,7 +14,7 @@ from emseg.data.datasets.known import card_of_data
 from emseg.errors import InputError
 from emseg.evaluation.bootstrap import PairedDifference, group_models, paired_difference, rank
 from emseg.metrics.scoring import ALL_METRICS, Interval, Scores
-from emseg.records.evaluation import Evaluated, Evaluation, read_fitting
+from emseg.records.evaluation import DrawnMembranes, Evaluated, Evaluation, read_fitting
 from emseg.records.run import Run
 from emseg.records.transfer import is_transfer
 from emseg.reporting.recipes import distinct_names
@@ -75,11 +75,19 @@ class Board:
     rows: list[Row]
     card: Card | None = None
     """Of the known dataset that the pixels are of, whatever the dataset is called."""
+    drawn_membranes: DrawnMembranes | None = None
+    """In the labels of the sections."""
 
     @property
     def reference(self) -> Reference | None:
         """The paper whose table was made on the same sections."""
         return self.card.reference if self.card else None
+
+    @property
+    def facts(self) -> str:
+        """What is to be known of the sections, in sentences."""
+        drawn = f" {self.drawn_membranes}" if self.drawn_membranes else ""
+        return f"Data digest {self.data_digest}.{drawn}"
 
     @property
     def trained(self) -> list[Row]:
@@ -217,8 +225,7 @@ def as_markdown(boards: list[Board]) -> str:
     """Boards as Markdown."""
     parts = []
     for board in boards:
-        title, digest = as_cell(board.title), as_cell(board.data_digest)
-        parts.append(f"### {title}\n\n{markdown_table(as_table(board))}\n\nData digest {digest}.\n")
+        parts.append(f"### {as_cell(board.title)}\n\n{markdown_table(as_table(board))}\n\n{as_cell(board.facts)}\n")
     return "\n".join(parts) + f"\n{note(boards)}\n"
 
 
@@ -297,7 +304,8 @@ def _board(dataset: str, protocol: str, digest: str, runs: list[tuple[str, Run, 
     rows.sort(key=lambda row: -row.metrics[PRIMARY_METRIC].mean)
     rows += [row(name, None) for name in baselines]
     sections = max(len(average_per_section(parts)) for parts in tables.values())
-    return Board(dataset, protocol, digest, sections, protocol in LEAKING_PROTOCOLS, rows, card)
+    drawn = next((own[0].drawn_membranes for own in models.values() if own[0].drawn_membranes), None)
+    return Board(dataset, protocol, digest, sections, protocol in LEAKING_PROTOCOLS, rows, card, drawn)
 
 
 def _trained(evaluations: list[Evaluation]) -> Trained:

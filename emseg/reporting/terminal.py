@@ -31,8 +31,14 @@ def print_boards(boards: list[Board], wide: bool = False) -> None:
     console = _console()
     for board in boards:
         print_table(board.title, as_table(board), wide)
-        console.print(Text(f"Data digest {plain(board.data_digest)}.\n"), soft_wrap=True)
-    console.print(Text(f"{note(boards)} {_directions()}"), soft_wrap=not console.is_terminal)
+        console.print(Text(f"{plain(board.facts)}\n"), soft_wrap=True)
+    print_note(f"{note(boards)} {_directions()}")
+
+
+def print_note(text: str) -> None:
+    """Print sentences below a table, broken between words where it is a terminal."""
+    console = _console()
+    console.print(Text(text), soft_wrap=not console.is_terminal)
 
 
 def evaluation_text(name: str, found: ScoredRun) -> str:
