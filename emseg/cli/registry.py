@@ -67,11 +67,7 @@ def publish(
             version = published.versions.get(folder)
             print(
                 f"{folder}: MLflow run {run_id}, "
-                + (
-                    f"version {version} of emseg-membrane"
-                    if version
-                    else "no version: its test sections are not scored here"
-                )
+                + (f"version {version} of emseg-membrane" if version else "no version: it is not scored here")
             )
         for model, run_id in published.parents.items():
             print(f"{model}: mean over its folds and seeds in run {run_id}")

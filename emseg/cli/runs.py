@@ -133,7 +133,7 @@ def evaluate(
     else:
         if record.startswith("models:/"):
             raise InputError(
-                "a registered model is scored on other data: say --data DATASET; `emseg registry` shows its scores at home"
+                "a registered model is scored on other data: say --data DATASET; `emseg registry` shows its own scores"
             )
         run = RunRecord.open(record)
         found = score(run, parts_of_run(run, load_source(run.read().dataset)).test, draw_evaluation)

@@ -9,6 +9,7 @@ from scipy import ndimage
 from emseg.data.io.stack import write_stack
 from emseg.data.sources import load_source
 from emseg.metrics.scoring import score_segments
+from emseg.records.evaluation import DrawnMembranes
 
 
 @pytest.fixture
@@ -109,4 +110,12 @@ def test_a_membrane_of_nanometres_needs_the_size_of_a_pixel(here, emseg):
     code, _, err = emseg("data", "add", "halves", "--from", folder, *said)
     assert code == 0, err
     assert "4 pixels (16 nm)" in err
-    np.testing.assert_array_equal(load_source("halves").labels, interior)
+    source = load_source("halves")
+    np.testing.assert_array_equal(source.labels, interior)
+    told = "Membranes between touching cells drawn 4 pixels wide (16 nm): pixel metrics depend on it."
+    assert str(DrawnMembranes.of(source.noted)) == told
+    # Of the same sections with nothing to draw, the card says so, whatever a card beside them says.
+    apart = write(here / "apart", images, np.where(interior, halves, 0))
+    (apart / "card.yaml").write_text("name: apart\ntitle: apart\ndrawn_membrane_pixels: 6\n")
+    assert emseg("data", "add", "apart", "--from", apart, "--cells")[0] == 0
+    assert DrawnMembranes.of(load_source("apart").noted) is None

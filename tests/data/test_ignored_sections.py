@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from emseg.data.augmented_set import augmented_identity, make_augmented, read_augmented, write_augmented
+from emseg.data.augmented_set import augmented_identity, make_augmented, no_augmented, read_augmented, write_augmented
 from emseg.data.io.stack import stack_digest
 from emseg.data.labelled_sections import divide
+from emseg.data.normalization import Normalization, grey_levels
 from emseg.data.protocol import split_sections
 from emseg.data.sources import Source
 from emseg.settings import AugmentedSetSettings, ProtocolSettings
@@ -111,3 +112,15 @@ def test_cells_count_in_their_interior_and_where_nothing_is_ignored(known):
     # What an ignored band parts is still one cell.
     kept = np.unique(thinner.true_cells[0])
     assert len(kept) - 1 == len(np.unique(thinner.cells[0][thinner.labels[0] & ~thinner.ignore[0]]))
+
+
+def test_grey_levels_are_measured_where_pixels_count(known):
+    grey = known.images.astype(np.uint16) * 100
+    spoilt = np.where(known.ignore, np.uint16(0), grey)
+    expected = Normalization(*np.quantile(grey[:5][~known.ignore[:5]], [0.001, 0.999]))
+    for make in (make_augmented, no_augmented):
+        assert make(replace(known, images=spoilt), HELDOUT, SETTINGS).normalization == expected
+        whole = make(replace(known, images=grey, ignore=None), HELDOUT, SETTINGS).normalization
+        assert whole == Normalization(*np.quantile(grey[:5], [0.001, 0.999])) != expected
+    part = spoilt[0] / 2**16, known.ignore[0]
+    assert grey_levels(*part) == grey_levels(part[0][~part[1]])

@@ -2,14 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from emseg.data.datasets.card import Card, Noted
 from emseg.data.sources import Source, write_source
 from emseg.data.synthetic import make_synthetic
 from emseg.errors import InputError
+from emseg.evaluation.evaluate import evaluate
 from emseg.evaluation.transfer import evaluate_transfer
 from emseg.files import write_text
 from emseg.inference import predict
@@ -19,8 +22,10 @@ from emseg.records.calibration import CELLS_FILE, read_calibration
 from emseg.records.evaluation import read_evaluated
 from emseg.records.transfer import read_transferred, transfers_of
 from emseg.registry.package import write_package
-from emseg.reporting.leaderboard import as_numbers, find_evaluations, make_boards
+from emseg.reporting.leaderboard import as_markdown, as_numbers, find_evaluations, make_boards
 from emseg.reporting.runs import read_runs
+from emseg.reporting.terminal import evaluation_text
+from emseg.training.plan import parts_of_run
 
 
 def dataset(name, images, labels, **parts):
@@ -134,6 +139,24 @@ def test_scores_on_other_data_are_never_taken_for_those_at_home(evaluated, other
     shutil.copytree(home[1], run / "transfer/other", dirs_exist_ok=True)
     with pytest.raises(InputError, match=r"metrics.json is damaged \(protocol"):
         read_transferred(record, run / "transfer/other")
+
+
+def test_the_width_of_drawn_membranes_stands_beside_the_scores(evaluated, other, source):
+    record = evaluated()
+    told = "Membranes between touching cells drawn 2 pixels wide (8 nm): pixel metrics depend on it."
+    noted = Noted(
+        name="cortex", title="cortex", voxel_size_nm=[50.0, 4.0, 4.0], drawn_membrane_pixels=2, recognised=None
+    )
+    assert told not in make_boards([record.evaluation_folder])[0].facts
+    record.update(dataset_card=noted)
+    here = evaluate(record, parts_of_run(record, source).test)
+    card = Card(name="other", title="other", drawn_membrane_pixels=4)
+    there = evaluate_transfer(record, replace(other, own_card=card))
+    assert told in evaluation_text("run", here).splitlines()
+    assert "drawn 4 pixels wide: pixel" in evaluation_text("run", there)
+    assert here.shown()["drawn_membranes"] == {"pixels": 2, "nm": 8.0}
+    assert read_evaluated(record.evaluation_folder).evaluation == here
+    assert told in as_markdown(make_boards([record.evaluation_folder]))
 
 
 def test_scores_of_other_weights_or_thresholds_are_not_believed(evaluated, other):

@@ -1,6 +1,7 @@
 """From a run record to a version that is checked, compared, promoted, rolled back and made again."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,15 @@ import pandas as pd
 import pytest
 from evaluated import rewrite, write_values
 
+from emseg.data.io.stack import write_stack
+from emseg.data.sources import read_source
+from emseg.data.synthetic import make_synthetic
 from emseg.errors import InputError
+from emseg.evaluation.transfer import evaluate_transfer
+from emseg.files import write_text
 from emseg.inference.trained import load_network
 from emseg.records.checked import file_digest, write_checked
+from emseg.records.evaluation import read_evaluation
 from emseg.records.record import RunRecord
 from emseg.registry.champions import registry_lock, set_champions
 from emseg.registry.described import MODEL_NAME
@@ -500,3 +507,35 @@ def test_a_changed_record_prints_no_commands_and_a_registered_one_only_quoted_on
         with pytest.raises(InputError, match="not those that were registered"):
             what(store, "1")
     assert not Path("again.yaml").exists()
+
+
+def test_champions_are_shown_on_every_dataset_and_scored_there_without_a_run_folder(
+    store, evaluated, emseg, tmp_path, monkeypatch
+):
+    # Drawing takes long.
+    monkeypatch.setattr("emseg.reporting.figures.save_figure", lambda _, file: write_text(file, ""))
+    for name, seed in (("other", 8), ("unseen", 9)):
+        images, labels = make_synthetic(2, 64, seed)
+        write_stack(tmp_path / "data/sources" / name / "images.tif", images)
+        write_stack(tmp_path / "data/sources" / name / "labels.tif", labels)
+    record = evaluated()
+    promote(store, RULE, str(register_record(store, record)))
+    expected = evaluate_transfer(record, read_source(tmp_path / "data/sources/other", "other"))
+    home = read_evaluation(record.evaluation_folder).metrics["v_rand"].mean
+    shutil.rmtree(tmp_path / "runs")
+    before = standings(versions(store))
+    champion = f"models:/{MODEL_NAME}@champion"
+    assert emseg("evaluate", champion)[0] == 2
+    assert emseg("evaluate", champion, "--data", "other")[0] == 0
+    code, out, _ = emseg("leaderboard", "--transfer", "--json")
+    assert code == 0
+    rows = {row["dataset"]: row for row in json.loads(out)}
+    assert set(rows) == {"cortex", "other"}
+    assert rows["other"]["v_rand"] == pytest.approx(expected.metrics["v_rand"].mean, abs=1e-6)
+    assert rows["cortex"]["v_rand"] == pytest.approx(home, abs=1e-6)
+    assert f"emseg evaluate models:/{MODEL_NAME}/1 --data unseen" in emseg("leaderboard", "--transfer")[1]
+    # Published, they stand in the champion's own run, and nothing ranks them.
+    assert emseg("publish")[0] == 0
+    assert "transfer/other/v_rand" in store.get_run(find_version(store, champion).run_id).data.metrics
+    assert standings(versions(store)) == before
+    assert emseg("leaderboard")[0] == 2

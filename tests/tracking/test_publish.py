@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from emseg.data.io.stack import write_stack
+from emseg.data.sources import Source
+from emseg.data.synthetic import make_synthetic
 from emseg.errors import InputError
 from emseg.evaluation.evaluate import calibrate_and_evaluate
+from emseg.evaluation.transfer import evaluate_transfer
 from emseg.metrics.scoring import ALL_METRICS, THRESHOLDED_METRICS
 from emseg.records.evaluation import read_evaluated
 from emseg.records.record import RunRecord
@@ -91,6 +94,40 @@ def test_everything_of_a_run_arrives_once(trained, source, store):
     assert len(store.list_artifacts(run_id, "panels")) == 2
     weights = {file.path for file in store.list_artifacts(run_id, "record")}
     assert "record/weights.safetensors" in weights
+
+
+def test_scores_on_other_data_stand_beside_those_at_home(trained, source, store, capsys):
+    record = trained("residual_unet")
+    calibrate_and_evaluate(record, source)
+    before = store.get_run(publish_record(store, record)).data.metrics
+    others = [
+        Source(name, images, labels > 0, images[:0], labels[:0] > 0)
+        for name, (images, labels) in {"other": make_synthetic(2, 64, 8), "second": make_synthetic(2, 64, 9)}.items()
+    ]
+    found = evaluate_transfer(record, others[0])
+    run_id = publish_record(store, record)
+    assert publish_record(store, record) == run_id
+    run = store.get_run(run_id)
+    for name, interval in found.metrics.items():
+        assert run.data.metrics[f"transfer/other/{name}"] == interval.mean
+        assert run.data.metrics[f"transfer/other/interval/{name}_low"] == interval.low
+    assert {key: value for key, value in run.data.metrics.items() if not key.startswith("transfer/")} == before
+    assert len(steps(store, run_id, "transfer/other/v_rand")) == 1
+    folder = record.transfers_folder / "other"
+    artifacts = {Path(file.path).name for file in store.list_artifacts(run_id, "transfer/other")}
+    assert artifacts == {file.name for file in folder.iterdir()}
+    inputs = [(i.dataset.name, i.dataset.digest, [tag.value for tag in i.tags]) for i in run.inputs.dataset_inputs]
+    assert sorted(inputs) == [
+        ("cortex", record.read().data_digest, ["training, testing"]),
+        ("other", others[0].digest, ["transfer"]),
+    ]
+    # What does not belong to the run is passed by, and the rest arrives.
+    (folder / "scores.csv").write_text("section\n1\n")
+    evaluate_transfer(record, others[1])
+    capsys.readouterr()
+    publish_record(store, record)
+    assert "passed by" in capsys.readouterr().err
+    assert "transfer/second/v_rand" in store.get_run(run_id).data.metrics
 
 
 def test_several_seeds_fold_under_a_parent_with_their_mean(trained, source, store):
