@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
+from emseg.data.cell_numbers import number_parts
 from emseg.data.datasets.download import Progress
 from emseg.data.io.stack import read_stack, stack_digest, write_stack
 from emseg.data.normalization import Normalization
@@ -20,7 +22,7 @@ from emseg.errors import InputError
 from emseg.files import atomic_folder, write_json
 from emseg.settings import AugmentedSetSettings
 
-_FILES = ("images.tif", "labels.tif", "separation.tif", "ignore.tif", "augmented.json")
+_FILES = ("images.tif", "labels.tif", "separation.tif", "ignore.tif", "cells.tif", "augmented.json")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class AugmentedSet:
         normalization: grey levels of the training sections to [0, 1].
         identity: what the set was made of; two sets with the same identity are the same.
         ignore: bool (N, Y, X), True where pixels neither train nor score; None: all of them do.
+        cells: uint32 (N, Y, X), the number of each cell of an image, 0 on membrane; None: cells are the components of
+            the interior. Only a protocol that scores augmented images asks for them.
     """
 
     images: np.ndarray
@@ -44,12 +48,13 @@ class AugmentedSet:
     normalization: Normalization
     identity: dict[str, Any]
     ignore: np.ndarray | None = None
+    cells: np.ndarray | None = None
 
     @property
     def digest(self) -> str:
-        """Digest of every image, label, distance and ignored pixel; 'none' where there are no images."""
-        ignored = [] if self.ignore is None else [self.ignore]
-        return stack_digest(self.images, self.labels, self.separations, *ignored) if len(self.images) else "none"
+        """Digest of every image, label, distance, ignored pixel and cell; 'none' where there are no images."""
+        more = [part for part in (self.ignore, self.cells) if part is not None]
+        return stack_digest(self.images, self.labels, self.separations, *more) if len(self.images) else "none"
 
 
 def augmented_identity(source: Source, split: Split, settings: AugmentedSetSettings) -> dict[str, Any]:
@@ -72,6 +77,7 @@ def make_augmented(
     cells, ignore = (None if part is None else part[sections] for part in (source.cells, source.ignore))
     normalization = Normalization.of(source.images[sections], ignore)
     separations = separation_distances(labels, cells, settings.separation_limit)
+    cells = cells if split.divides_augmented else None
     shape = (settings.count, *labels.shape[1:])
     made = AugmentedSet(
         np.empty(shape, np.uint8),
@@ -81,21 +87,39 @@ def make_augmented(
         normalization,
         augmented_identity(source, split, settings),
         None if ignore is None else np.empty(shape, bool),
+        None if cells is None else np.empty(shape, np.uint32),
     )
+    along = [] if ignore is None else [ignore]
+    along += [] if cells is None else [_numbers_everywhere(cells)]
     images = normalization(source.images[sections])
     start = 0
-    for image, label, separation, sources, left_out in augment_sections(
-        images, labels, separations, settings.count, settings, settings.seed, ignore
+    for image, label, separation, sources, warped in augment_sections(
+        images, labels, separations, settings.count, settings, settings.seed, along
     ):
         part = slice(start, start + len(image))
         np.rint(image * 255, out=image)
         made.images[part], made.labels[part], made.separations[part] = image, label, separation
         made.sources[part] = np.asarray(sections)[sources]
         if made.ignore is not None:
-            made.ignore[part] = left_out
+            made.ignore[part] = warped[0]
+        if made.cells is not None:
+            made.cells[part] = number_parts(np.where(label, warped[-1], 0))[0]
         start = part.stop
         progress(start, settings.count)
     return made
+
+
+def _numbers_everywhere(cells: np.ndarray) -> np.ndarray:
+    """Cells of each section as 1, 2 ... int32 (Z, Y, X), each pixel of membrane that of the nearest cell.
+
+    So every pixel that a warp makes interior has the number of a cell.
+    """
+    numbers = np.zeros(cells.shape, np.int32)
+    for number, section in zip(numbers, cells, strict=True):
+        if section.any():
+            nearest = ndimage.distance_transform_edt(section == 0, return_distances=False, return_indices=True)
+            number[:] = np.unique(section[tuple(nearest)], return_inverse=True)[1].reshape(section.shape) + 1
+    return numbers
 
 
 def no_augmented(source: Source, split: Split, settings: AugmentedSetSettings) -> AugmentedSet:
@@ -113,13 +137,18 @@ def no_augmented(source: Source, split: Split, settings: AugmentedSetSettings) -
 
 
 def write_augmented(folder: Path, augmented: AugmentedSet) -> None:
-    """Write images.tif, labels.tif, separation.tif and augmented.json, whole or not at all; ignore.tif if needed."""
+    """Write images.tif, labels.tif, separation.tif and augmented.json, whole or not at all.
+
+    Where there are ignored pixels, or cells by number, ignore.tif and cells.tif go with them.
+    """
     with atomic_folder(folder, _FILES) as temporary:
         write_stack(temporary / "images.tif", augmented.images)
         write_stack(temporary / "labels.tif", augmented.labels)
         write_stack(temporary / "separation.tif", augmented.separations)
         if augmented.ignore is not None:
             write_stack(temporary / "ignore.tif", augmented.ignore)
+        if augmented.cells is not None:
+            write_stack(temporary / "cells.tif", augmented.cells)
         write_json(
             temporary / "augmented.json",
             {
@@ -151,4 +180,5 @@ def read_augmented(folder: Path, identity: dict[str, Any]) -> AugmentedSet:
         Normalization(**manifest["normalization"]),
         manifest["identity"],
         read_stack(ignored) > 0 if (ignored := folder / "ignore.tif").exists() else None,
+        read_stack(cells, labels=True) if (cells := folder / "cells.tif").exists() else None,
     )

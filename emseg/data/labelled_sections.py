@@ -101,9 +101,8 @@ def divide(
     if split.divides_augmented:
         if augmented is None:
             raise ValueError(f"protocol {split.protocol} divides augmented images, and there are none")
-        # The numbers of cells are not warped along: cells of augmented images are components of the interior.
         numbers = np.arange(len(augmented.images))
-        whole = LabelledSections(augmented.images, augmented.labels, None, augmented.ignore, numbers)
+        whole = LabelledSections(augmented.images, augmented.labels, augmented.cells, augmented.ignore, numbers)
         return Parts(*(whole[part] for part in divide_augmented(len(whole), seed)))
     numbers = np.arange(len(dataset.images))
     stack = tested = LabelledSections(dataset.images, dataset.labels, dataset.cells, dataset.ignore, numbers)

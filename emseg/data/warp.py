@@ -7,7 +7,7 @@ interpolated once, on whatever device the batch is on.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,10 +77,14 @@ def draw_warps(count: int, height: int, width: int, settings: AugmentSettings, g
     return Warps(matrix, shift, displacement, contrast, brightness)
 
 
-def warp_mask(warps: Warps, mask: torch.Tensor) -> torch.Tensor:
-    """Warp bool pixels (N, C, Y, X) with warps drawn before: each result is the nearest pixel's."""
-    grid = _sampling_grid(warps, mask.shape[-2], mask.shape[-1], mask.device)
-    return F.grid_sample(mask.float(), grid, mode="nearest", padding_mode="reflection", align_corners=False) > 0.5
+def warp_nearest(warps: Warps, pixels: torch.Tensor) -> torch.Tensor:
+    """Warp pixels (N, C, Y, X) with warps drawn before: each result is the nearest pixel's.
+
+    Whole numbers up to 2^24, and bool, stay what they are.
+    """
+    grid = _sampling_grid(warps, pixels.shape[-2], pixels.shape[-1], pixels.device)
+    warped = F.grid_sample(pixels.float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)
+    return warped.to(pixels.dtype)
 
 
 def apply_warps(
@@ -130,8 +134,8 @@ def augment_sections(
     count: int,
     settings: AugmentSettings,
     seed: int,
-    ignore: np.ndarray | None = None,
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]]:
+    nearest: Sequence[np.ndarray] = (),
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]]:
     """Make `count` augmented images from a few sections, each section used equally often.
 
     Args:
@@ -141,11 +145,11 @@ def augment_sections(
         count: images to make.
         settings: ranges of the warp and of the jitter.
         seed: of the whole set; same seed, same set.
-        ignore: bool (Z, Y, X), pixels that do not train; None: all do.
+        nearest: more of the sections, each bool or int32 (Z, Y, X), such as what is to be ignored; see `warp_nearest`.
 
     Yields:
         Batches of image (float32, in [0, 1]), label (bool), separation (float32), each (N, Y, X), the index in
-        `images` of the section each was made from, (N,), and what is to be ignored, bool (N, Y, X) or None.
+        `images` of the section each was made from, (N,), and `nearest` warped along, each (N, Y, X).
     """
     generator = torch.Generator().manual_seed(seed)
     _, height, width = images.shape
@@ -160,10 +164,8 @@ def augment_sections(
             torch.from_numpy(labels[sources, None].astype(np.float32)),
             torch.from_numpy(separations[sources, None]),
         )
-        left_out = None
-        if ignore is not None:
-            left_out = warp_mask(warps, torch.from_numpy(ignore[sources, None]))[:, 0].numpy()
-        yield image[:, 0].numpy(), label[:, 0].numpy() > 0.5, separation[:, 0].numpy(), sources, left_out
+        along = [warp_nearest(warps, torch.from_numpy(part[sources, None]))[:, 0].numpy() for part in nearest]
+        yield image[:, 0].numpy(), label[:, 0].numpy() > 0.5, separation[:, 0].numpy(), sources, along
 
 
 def _sampling_grid(warps: Warps, height: int, width: int, device: torch.device) -> torch.Tensor:

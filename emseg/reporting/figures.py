@@ -43,10 +43,9 @@ def panel_figure(
     axes = figure.subplots(1, panels)
     figure.suptitle(title, fontsize=11)
     _show(axes[0], image, "image", vmin=0, vmax=255)
-    shown = ["white: cell interior"]
-    shown += ["orange: given cells"] if truth.cells is not None else []
+    shown = ["orange: given cells"] if truth.cells is not None else []
     shown += [_SHADED] if truth.ignore is not None else []
-    _show(axes[1], label_picture(truth), f"label ({', '.join(shown)})")
+    _show(axes[1], label_picture(truth), "\n".join(["label (white: cell interior)", *filter(None, [", ".join(shown)])]))
     _show(axes[2], probability, "probability of interior", vmin=0, vmax=1)
     _show(
         axes[3],

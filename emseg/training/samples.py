@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from emseg.data.protocol import consecutive
-from emseg.data.warp import Warps, apply_warps, draw_warps, warp_mask
+from emseg.data.warp import Warps, apply_warps, draw_warps, warp_nearest
 from emseg.errors import InputError
 from emseg.inference.tiling import mirror_indices, spread_starts
 from emseg.models.network import Network
@@ -165,7 +165,7 @@ class TrainingSamples:
             images = _without_border(images, self.context)
             labels = _without_border(labels, border)
             separations = _without_border(warped[0], border) if warped else None
-            ignore = None if ignore is None else _without_border(warp_mask(warps, ignore), border)
+            ignore = None if ignore is None else _without_border(warp_nearest(warps, ignore), border)
         return Batch(images.contiguous(memory_format=torch.channels_last), labels, separations, ignore)
 
     def _cut(

@@ -97,8 +97,35 @@ def test_the_official_test_stack_has_its_own_numbers(known):
 def test_augmented_images_that_are_divided_bring_what_is_ignored(known):
     made = make_augmented(known, split("paper"), SETTINGS)
     parts = divide(known, split("paper"), made.normalization, made)
-    assert parts.test.cells is None
     np.testing.assert_array_equal(parts.test.ignore, made.ignore[parts.test.numbers])
+    np.testing.assert_array_equal(parts.test.cells, made.cells[parts.test.numbers])
+
+
+def test_numbered_cells_are_warped_as_the_section_is(tmp_path, known):
+    paper = split("paper")
+    made = make_augmented(known, paper, SETTINGS)
+    np.testing.assert_array_equal(made.cells > 0, made.labels)
+    for cells, label in zip(made.cells, made.labels, strict=True):
+        # Cells that lie apart are the components of the interior, but for a pixel that joins or parts two.
+        parts = ndimage.label(label)[0]
+        pairs, counts = np.unique(np.stack([cells, parts])[:, label], axis=1, return_counts=True)
+        best = sum(counts[pairs[1] == part].max() for part in np.unique(pairs[1]))
+        assert best > 0.97 * counts.sum()
+    # Where two touch without any membrane, components cannot tell them apart.
+    halves = np.ones(known.labels.shape, np.uint32) * 2**31
+    halves[:, :, 32:] = 5
+    touching = make_augmented(replace(known, labels=halves > 0, cells=halves, ignore=None), paper, SETTINGS)
+    assert touching.labels.all()
+    assert (np.array([len(np.unique(cells)) for cells in touching.cells]) >= 2).all()
+    write_augmented(tmp_path / "set", touching)
+    again = read_augmented(tmp_path / "set", json.loads(json.dumps(touching.identity)))
+    assert again.digest == touching.digest != replace(touching, cells=None).digest
+    # No other protocol asks for them, and images and labels are the same without.
+    assert make_augmented(known, HELDOUT, SETTINGS).cells is None
+    plain = make_augmented(replace(known, cells=None), paper, SETTINGS)
+    assert plain.cells is None
+    for name in ("images", "labels", "ignore", "sources"):
+        np.testing.assert_array_equal(getattr(made, name), getattr(plain, name))
 
 
 def test_cells_count_in_their_interior_and_where_nothing_is_ignored(known):
