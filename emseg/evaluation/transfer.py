@@ -12,7 +12,7 @@ import numpy as np
 
 from emseg.data.labelled_sections import LabelledSections, every_section
 from emseg.data.normalization import Normalization, describe_difference, grey_levels, warning_of_difference
-from emseg.data.sources import Source
+from emseg.data.sources import Source, require_source_name
 from emseg.errors import InputError
 from emseg.evaluation.evaluate import Draw, score_sections
 from emseg.metrics.scoring import Scores
@@ -41,9 +41,11 @@ def evaluate_transfer(
         What metrics.json holds.
 
     Raises:
-        InputError: the dataset is the run's own, or the run saw all of its sections; the sections are of another type
-            than those trained on and look unlike them; the run was not calibrated, or its weights are damaged.
+        InputError: the dataset is the run's own, or the run saw all of its sections, or its name cannot be a source's;
+            the sections are of another type than those trained on and look unlike them; the run was not calibrated, or
+            its weights are damaged.
     """
+    require_source_name(dataset.name)
     run = record.read()
     place = record.folder.parent
     if run.data_digest == dataset.digest:

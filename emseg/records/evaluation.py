@@ -241,7 +241,9 @@ def require_fit(run: Run, evaluation: Evaluation, folder: Path, is_proof_needed:
         )
 
 
-def require_calibration(folder: Path, run: Run, evaluation: ScoredRun, scores: Path | None = None) -> None:
+def require_calibration(
+    folder: Path, run: Run, evaluation: ScoredRun, scores: Path | None = None, remedy: str = _REMEDY
+) -> None:
     """Refuse scores that were made with another calibration than the one in the run's folder, if there is one.
 
     Args:
@@ -249,6 +251,7 @@ def require_calibration(folder: Path, run: Run, evaluation: ScoredRun, scores: P
         run: record.json.
         evaluation: metrics.json.
         scores: the folder that holds it, for the sentence; None: `evaluation`.
+        remedy: what to do about it.
 
     Raises:
         InputError: they were, or cells.json is damaged.
@@ -256,7 +259,7 @@ def require_calibration(folder: Path, run: Run, evaluation: ScoredRun, scores: P
     noted = evaluation.calibration
     if noted is not None and (folder / CELLS_FILE).is_file() and read_calibration(folder, run)[1] != noted:
         scores = scores or folder / "evaluation"
-        raise InputError(f"{scores} holds scores of another calibration than {folder / CELLS_FILE}; {_REMEDY}")
+        raise InputError(f"{scores} holds scores of another calibration than {folder / CELLS_FILE}; {remedy}")
 
 
 def _table(path: Path) -> pd.DataFrame:

@@ -87,5 +87,5 @@ def read_transferred(record: RunRecord, folder: Path) -> Transferred:
     if differing or transfer.dataset != folder.name:
         what = ", ".join(differing) or "dataset"
         raise InputError(f"{folder} holds scores of another run than the one beside it ({what} differ); {again}")
-    require_calibration(record.folder.parent, run, transfer, folder)
+    require_calibration(record.folder.parent, run, transfer, folder, again)
     return Transferred(run, transfer, table)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from evaluated import write_values
 
 from emseg.data.datasets.card import Card, Noted
 from emseg.data.sources import Source, write_source
@@ -93,7 +94,12 @@ def test_what_can_say_nothing_is_refused_and_leaves_nothing(evaluated, source, s
     record = evaluated()
     sixteen = dataset("sixteen", other.images.astype(np.uint16) * 200, other.labels)
     seen = dataset("seen", stack[0][:3, ::-1], stack[1][:3, ::-1])
-    for own, said in ((source, "scores it on its test sections"), (seen, "nothing is left"), (sixteen, "8-bit")):
+    for own, said in (
+        (source, "scores it on its test sections"),
+        (seen, "nothing is left"),
+        (sixteen, "8-bit"),
+        (replace(other, name="../other"), "cannot name a source"),
+    ):
         with pytest.raises(InputError, match=said):
             evaluate_transfer(record, own)
     record.update(section_digests=None)
@@ -168,6 +174,11 @@ def test_scores_of_other_weights_or_thresholds_are_not_believed(evaluated, other
     shutil.copytree(first.transfers_folder / "other", first.transfers_folder / "renamed")
     with pytest.raises(InputError, match="dataset differ"):
         read_transferred(first, first.transfers_folder / "renamed")
+    cells = first.folder.parent / CELLS_FILE
+    values = json.loads(cells.read_text())
+    write_values(cells, values | {"thresholds": {"v_rand": 0.3, "v_info": 0.3}})
+    with pytest.raises(InputError, match=r"scores of another calibration .*--data other"):
+        read_transferred(first, first.transfers_folder / "other")
 
 
 @pytest.fixture
