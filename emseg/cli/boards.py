@@ -104,7 +104,8 @@ def _show_transfer(
     if as_json:
         print(as_numbers(matrix).to_json(orient="records", indent=2))
     else:
-        print_table(title(shown), as_table(matrix, shown), wide)
+        table = as_table(matrix, shown)
+        print_table(title(shown), table, wide, named=table.columns[2:])
         print_note(note(matrix))
     if damaged:
         raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import pandas as pd
@@ -89,7 +90,9 @@ def _ranges(numbers: list[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in parts)
 
 
-def print_table(title: str, cells: pd.DataFrame, wide: bool | None = None) -> None:
+def print_table(
+    title: str, cells: pd.DataFrame, wide: bool | None = None, named: Collection[str] = frozenset()
+) -> None:
     """Print a table of text.
 
     On a terminal intervals go below their means, and columns for which there is no room are left out and named below.
@@ -99,11 +102,13 @@ def print_table(title: str, cells: pd.DataFrame, wide: bool | None = None) -> No
         title: above it.
         cells: may come from anywhere; they are shown as they are, but for control characters.
         wide: every column, whatever the room; None where the command has no such option.
+        named: columns that are called by the name of something, which is shown as it is.
     """
+    headings = {name: plain(name) if name in named else _heading(name) for name in cells.columns}
     console = _console()
     whole = bool(wide) or not console.is_terminal
     lines = {name: [_lines(cell, whole) for cell in cells[name]] for name in cells.columns}
-    widths = {name: _width(name, lines[name], whole) for name in cells.columns}
+    widths = {name: _width(headings[name], lines[name], whole) for name in cells.columns}
     if whole:
         console.width = max(_total(widths), console.width)
     else:
@@ -111,12 +116,12 @@ def print_table(title: str, cells: pd.DataFrame, wide: bool | None = None) -> No
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP - 1, 0, 0), show_edge=False)
     for name, width in widths.items():
         side: Literal["left", "right"] = "left" if name in _NAMES else "right"
-        table.add_column(Text(_heading(name)), justify=side, width=width, overflow="fold")
+        table.add_column(Text(headings[name]), justify=side, width=width, overflow="fold")
     for index in range(len(cells)):
         table.add_row(*(Text("\n".join(lines[name][index])) for name in widths))
     console.print(Text(plain(title), style="italic"), soft_wrap=True)
     console.print(table)
-    if left_out := [_heading(name) for name in cells.columns if name not in widths]:
+    if left_out := [headings[name] for name in cells.columns if name not in widths]:
         way = "a pipe, such as | less -S, shows" if wide is None else "--wide shows"
         console.print(Text(f"Left out for lack of room: {', '.join(left_out)}; {way} them."))
 
@@ -136,9 +141,9 @@ def _lines(cell: object, whole: bool) -> list[str]:
     return [text] if whole or not bracket else [mean, f"[{interval}"]
 
 
-def _width(name: str, column: list[list[str]], whole: bool) -> int:
-    heading = [_heading(name)] if whole else _heading(name).split()
-    return max(cell_len(text) for lines in (heading, *column) for text in lines)
+def _width(heading: str, column: list[list[str]], whole: bool) -> int:
+    words = [heading] if whole else heading.split()
+    return max(cell_len(text) for lines in (words, *column) for text in lines)
 
 
 def _total(widths: dict[str, int]) -> int:

@@ -514,7 +514,7 @@ def test_champions_are_shown_on_every_dataset_and_scored_there_without_a_run_fol
 ):
     # Drawing takes long.
     monkeypatch.setattr("emseg.reporting.figures.save_figure", lambda _, file: write_text(file, ""))
-    for name, seed in (("other", 8), ("unseen", 9)):
+    for name, seed in (("other", 8), ("not_seen", 9)):
         images, labels = make_synthetic(2, 64, seed)
         write_stack(tmp_path / "data/sources" / name / "images.tif", images)
         write_stack(tmp_path / "data/sources" / name / "labels.tif", labels)
@@ -533,7 +533,9 @@ def test_champions_are_shown_on_every_dataset_and_scored_there_without_a_run_fol
     assert set(rows) == {"cortex", "other"}
     assert rows["other"]["v_rand"] == pytest.approx(expected.metrics["v_rand"].mean, abs=1e-6)
     assert rows["cortex"]["v_rand"] == pytest.approx(home, abs=1e-6)
-    assert f"emseg evaluate models:/{MODEL_NAME}/1 --data unseen" in emseg("leaderboard", "--transfer")[1]
+    shown = emseg("leaderboard", "--transfer")[1]
+    assert f"emseg evaluate models:/{MODEL_NAME}/1 --data not_seen" in shown
+    assert "not_seen" in shown.splitlines()[1]
     # Published, they stand in the champion's own run, and nothing ranks them.
     assert emseg("publish")[0] == 0
     assert "transfer/other/v_rand" in store.get_run(find_version(store, champion).run_id).data.metrics
