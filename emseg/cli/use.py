@@ -59,19 +59,29 @@ def serve(
     port: Annotated[int, typer.Option(help="Port.")] = 5110,
     host: Annotated[str, typer.Option(help="Address to bind to; loopback alone unless told otherwise.")] = "127.0.0.1",
     largest_megapixels: Annotated[float, typer.Option(help="Larger sections are refused.")] = 64.0,
-    timeout: Annotated[float, typer.Option(help="Seconds before a request is given up.")] = 60.0,
+    timeout: Annotated[float, typer.Option(help="Seconds before a request is given up.", min=1)] = 60.0,
+    token: Annotated[
+        str | None, typer.Option(envvar="EMSEG_SERVE_TOKEN", help="Asked of every client; best set in the environment.")
+    ] = None,
 ) -> None:
     """Serve the champion over HTTP; a promotion is taken up without a dropped request.
 
-    POST /segment takes the bytes of a TIFF or PNG and answers with those of the mask, probability or cells.
+    POST /segment takes the bytes of a TIFF or PNG and answers with those of the mask, probability or cells; GET
+    /metrics is for Prometheus. Addresses are served in turn, and each has eight requests at once at most.
 
-    Example:
+    Examples:
 
         emseg serve & curl --data-binary @section.tif 'http://127.0.0.1:5110/segment?kind=mask' > mask.tif
+
+        EMSEG_SERVE_TOKEN=open-sesame emseg serve --host 0.0.0.0
     """
     from emseg.registry.serve import run_server
 
-    run_server(host, port, largest_megapixels, timeout)
+    if token is not None and not token.strip():
+        raise InputError("the token is empty; give one, or none")
+    if token is None and host not in ("127.0.0.1", "localhost", "::1"):
+        warn(f"whoever reaches {host}:{port} can use this server; a token keeps others out (EMSEG_SERVE_TOKEN)")
+    run_server(host, port, largest_megapixels, timeout, token)
 
 
 @app.command()

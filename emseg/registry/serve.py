@@ -1,7 +1,7 @@
 """The champion behind HTTP: image bytes in, image bytes out.
 
     POST /segment?kind=mask|probability|cells&format=tiff|png    bytes of a TIFF or PNG section or stack
-    GET  /health, GET /model
+    GET  /health, GET /model, GET /metrics (Prometheus)
 
 Every answer names the version that gave it. A promotion is taken up between two requests: those that run keep the
 model they began with. What is served is the package that the registry has the digest of, and nothing else.
@@ -11,30 +11,29 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import io
+import hmac
 import json
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from emseg.data.io.formats import open_sections
-from emseg.data.io.sections import Sections
 from emseg.errors import InputError, RunError
+from emseg.registry.answer import Answer, segment_bytes
+from emseg.registry.clients import BusyError, GivenUpError, ImpatientProtocol, Turns, client_of
 from emseg.registry.described import MODEL_NAME, Version
+from emseg.registry.measured import Measured
 from emseg.registry.versions import CHAMPION, find_version, load_version, say
-from emseg.segmentation.segmenter import OUTPUTS, Output, Segmenter
+from emseg.segmentation.segmenter import OUTPUTS, Segmenter
 from emseg.text import plain
 from emseg.tracking.address import bound
 from emseg.tracking.store import asking, connect
@@ -43,9 +42,14 @@ _POLL_SECONDS = 2.0
 _BYTES_PER_PIXEL = 4
 """Of the largest request: 32-bit sections without compression."""
 _SENTENCES = {
-    404: "there is nothing here; POST /segment, GET /model and GET /health are all there is",
-    405: "this takes another method: POST for /segment, GET for /model and /health",
+    404: "there is nothing here; POST /segment, GET /model, GET /metrics and GET /health are all there is",
+    405: "this takes another method: POST for /segment, GET for /model, /metrics and /health",
 }
+_OPEN = ("/health", "/ping")
+"""What is answered without a token."""
+_HELD_REQUESTS = 2
+"""Of the largest size, that are held at once."""
+_MOST_CONNECTIONS = 500
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,6 @@ class Served:
 
     version: Version
     segmenter: Segmenter
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What `segment_bytes` made: a file, and in a sentence how the input differs from the training data, or None."""
-
-    content: bytes
-    warning: str | None
 
 
 class Champion:
@@ -117,15 +113,26 @@ def champion_of_registry() -> Champion:
     return Champion(current, load)
 
 
-def make_app(champion: Champion, largest_megapixels: float = 64.0, timeout: float = 60.0) -> FastAPI:
-    """The web application; whatever it is sent, it answers, and what it refuses it refuses with a sentence."""
+def make_app(
+    champion: Champion, largest_megapixels: float = 64.0, timeout: float = 60.0, token: str | None = None
+) -> FastAPI:
+    """The web application; whatever it is sent, it answers, and what it refuses it refuses with a sentence.
+
+    Args:
+        champion: who segments.
+        largest_megapixels: of one request.
+        timeout: seconds that a request may take to arrive, and then to be answered.
+        token: that all but /health ask for, as `Authorization: Bearer TOKEN`; None: everybody is answered.
+    """
     limit = int(largest_megapixels * 1e6)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    # The network uses every core: one section at a time is fastest for everyone. Who gives up leaves the queue.
-    queue = ThreadPoolExecutor(max_workers=1)
+    turns = Turns(_HELD_REQUESTS * limit * _BYTES_PER_PIXEL)
+    measured = Measured(turns)
 
     def refused(status: int, sentence: str) -> Response:
-        return Response(json.dumps({"error": sentence}), status, media_type="application/json")
+        headers = {503: {"Retry-After": "10"}, 429: {"Retry-After": "10"}, 401: {"WWW-Authenticate": "Bearer"}}
+        content = json.dumps({"error": sentence})
+        return Response(content, status, media_type="application/json", headers=headers.get(status))
 
     @app.exception_handler(HTTPException)
     async def no_such_thing(request: Request, error: HTTPException) -> Response:
@@ -137,6 +144,8 @@ def make_app(champion: Champion, largest_megapixels: float = 64.0, timeout: floa
 
     @app.middleware("http")
     async def limits(request: Request, call_next: Any) -> Response:
+        if token is not None and request.url.path not in _OPEN and not _has_token(request, token):
+            return refused(401, "this server asks for a token: Authorization: Bearer TOKEN")
         length = request.headers.get("content-length", "")
         is_number = length.isascii() and length.isdecimal() and len(length) < 19
         if request.method == "POST" and not is_number:
@@ -144,14 +153,23 @@ def make_app(champion: Champion, largest_megapixels: float = 64.0, timeout: floa
         if is_number and int(length) > limit * _BYTES_PER_PIXEL:
             return refused(413, f"the request has {int(length):,} bytes; the most is {limit * _BYTES_PER_PIXEL:,}")
         served = champion.begin_request()
-        response = await call_next(request)
+        try:
+            with turns.admitted(client_of(request), int(length) if is_number else 0), measured.request() as told:
+                response = await call_next(request)
+                told.status = response.status_code
+        except BusyError as error:
+            return refused(error.status, str(error))
         response.headers["X-Emseg-Version"] = str(served.version.number)
-        return response
+        return cast(Response, response)
 
     @app.get("/health")
     @app.get("/ping")
     async def health() -> Response:
         return Response("ok", media_type="text/plain")
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(measured.text(champion.of_request.version.number), media_type="text/plain; version=0.0.4")
 
     @app.get("/model")
     async def model() -> Response:
@@ -171,21 +189,28 @@ def make_app(champion: Champion, largest_megapixels: float = 64.0, timeout: floa
 
     @app.post("/segment")
     async def segment(request: Request, kind: str = "mask", format: str = "tiff") -> Response:
-        body = await request.body()
+        try:
+            body = await asyncio.wait_for(request.body(), timeout)
+        except TimeoutError:
+            return refused(408, f"the request did not arrive within {timeout:g} s")
         if kind not in OUTPUTS or format not in ("tiff", "png"):
             return refused(422, f"kind is one of {', '.join(OUTPUTS)}, format is tiff or png")
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
             return refused(415, "the request is a form; send the bytes of the file alone (curl --data-binary @FILE)")
         served = champion.of_request
-        work = asyncio.get_running_loop().run_in_executor(
-            queue, segment_bytes, served.segmenter, body, kind, format, limit
-        )
+
+        def work(given_up: threading.Event) -> Answer:
+            return segment_bytes(served.segmenter, body, kind, format, limit, given_up)
+
         try:
-            answer = await asyncio.wait_for(work, timeout)
+            answer = await turns.run(client_of(request), work, timeout, request.is_disconnected)
+        except GivenUpError:
+            return refused(499, "the client has hung up")
         except InputError as error:
             return refused(422, str(error))
         except TimeoutError:
             return refused(504, f"the request took longer than {timeout:g} s; send fewer sections, or try again later")
+        measured.segmented(answer.sections, served.version.number, answer.warning is not None)
         headers = {"X-Emseg-Model": served.version.uri}
         if answer.warning:
             headers["X-Emseg-Warning"] = plain(answer.warning).encode("ascii", "replace").decode()
@@ -195,71 +220,13 @@ def make_app(champion: Champion, largest_megapixels: float = 64.0, timeout: floa
     return app
 
 
-def segment_bytes(segmenter: Segmenter, body: bytes, kind: str, format: str, limit: int) -> Answer:
-    """Segment the bytes of a TIFF or PNG and give those of the result.
-
-    Args:
-        segmenter: the model.
-        body: the file.
-        kind: probability, mask or cells.
-        format: tiff, or png for one section; a probability becomes 16 bit there.
-        limit: pixels of the whole stack.
-
-    Raises:
-        InputError: not an image, too large, or a stack asked for as PNG.
-    """
-    stack = _read_stack(body, format, limit)
-    try:
-        results = list(segmenter.segment(stack.__getitem__, len(stack), cast(Output, kind)))
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    differences = [segmenter.difference(section[None]) for section in stack]
-    unlike = next((sentence for sentence in differences if sentence), None)
-    warning = f"the request is unlike the training data: {unlike}; expect a poor result" if unlike else None
-    stream = io.BytesIO()
-    if format == "png":
-        from PIL import Image
-
-        result = np.rint(results[0] * 65535).astype(np.uint16) if kind == "probability" else results[0]
-        Image.fromarray(result).save(stream, "png")
-    else:
-        import tifffile
-
-        tifffile.imwrite(stream, np.stack(results), photometric="minisblack", compression="zlib")
-    return Answer(stream.getvalue(), warning)
+def _has_token(request: Request, token: str) -> bool:
+    kind, _, given = request.headers.get("authorization", "").partition(" ")
+    return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
 
 
-def _read_stack(body: bytes, format: str, limit: int) -> list[np.ndarray]:
-    """Every section of a file."""
-    suffix = ".png" if body.startswith(b"\x89PNG") else ".tif"
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / f"request{suffix}"
-        path.write_bytes(body)
-        try:
-            sections = open_sections(path)
-            try:
-                return _checked(sections, format, limit)
-            finally:
-                sections.close()
-        except InputError as error:
-            raise InputError(str(error).replace(str(path), "the request")) from None
-        # Files come from anyone, and decoders raise whatever they like at odd ones.
-        except Exception as error:
-            reason = plain(str(error).replace(str(path), "the request"))[:120] or type(error).__name__
-            raise InputError(f"the request is not readable as TIFF or PNG ({reason})") from None
-
-
-def _checked(sections: Sections, format: str, limit: int) -> list[np.ndarray]:
-    pixels = int(np.prod(sections.shape, dtype=object))
-    if pixels > limit:
-        raise InputError(f"the request has {pixels:,} pixels; the most is {limit:,}")
-    if format == "png" and len(sections) > 1:
-        raise InputError(f"the request has {len(sections)} sections; ask for format=tiff")
-    return [sections.read(z) for z in range(len(sections))]
-
-
-def run_server(host: str, port: int, largest_megapixels: float, timeout: float) -> None:
-    """Serve until stopped; looks for a promotion every two seconds.
+def run_server(host: str, port: int, largest_megapixels: float, timeout: float, token: str | None) -> None:
+    """Serve until stopped; looks for a promotion every two seconds. Stopped, it answers what it has begun.
 
     Raises:
         InputError: there is no champion, or it is damaged; or the port is taken.
@@ -269,7 +236,7 @@ def run_server(host: str, port: int, largest_megapixels: float, timeout: float) 
 
     with bound(host, port) as listener:
         champion = champion_of_registry()
-        app = make_app(champion, largest_megapixels, timeout)
+        app = make_app(champion, largest_megapixels, timeout, token)
 
         def watch() -> None:
             while True:
@@ -285,5 +252,14 @@ def run_server(host: str, port: int, largest_megapixels: float, timeout: float) 
 
         threading.Thread(target=watch, daemon=True).start()
         print(f"serving {champion.served.version.uri} on http://{host}:{port}", flush=True)
-        config = uvicorn.Config(app, host=host, port=port, log_level="warning", timeout_keep_alive=30)
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            log_level="warning",
+            http=ImpatientProtocol,
+            timeout_keep_alive=30,
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_graceful_shutdown=int(timeout) + 1,
+        )
         uvicorn.Server(config).run(sockets=[listener])
