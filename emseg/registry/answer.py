@@ -14,7 +14,7 @@ import numpy as np
 from emseg.data.io.formats import open_sections
 from emseg.data.io.sections import Sections
 from emseg.errors import InputError
-from emseg.registry.clients import GivenUpError
+from emseg.registry.clients import Pause
 from emseg.segmentation.segmenter import Output, Segmenter
 from emseg.text import plain
 
@@ -28,9 +28,7 @@ class Answer:
     warning: str | None
 
 
-def segment_bytes(
-    segmenter: Segmenter, body: bytes, kind: str, format: str, limit: int, given_up: threading.Event
-) -> Answer:
+def segment_bytes(segmenter: Segmenter, body: bytes, kind: str, format: str, limit: int, pause: Pause) -> Answer:
     """Segment the bytes of a TIFF or PNG and give those of the result.
 
     Args:
@@ -39,7 +37,7 @@ def segment_bytes(
         kind: probability, mask or cells.
         format: tiff, or png for one section; a probability becomes 16 bit there.
         limit: pixels of the whole stack.
-        given_up: looked at before each section; set when nobody waits for the result any more.
+        pause: called before each tile; see `Turns.run`.
 
     Raises:
         InputError: not an image, too large, or a stack asked for as PNG.
@@ -47,15 +45,20 @@ def segment_bytes(
     """
     stack = _read_stack(body, format, limit)
 
-    def section(z: int) -> np.ndarray:
-        if given_up.is_set():
-            raise GivenUpError
-        return stack[z]
+    own = threading.get_ident()
 
+    # Requests share the network, and what is hung on it.
+    def before_tile(*_: object) -> None:
+        if threading.get_ident() == own:
+            pause()
+
+    pausing = segmenter.predictor.network.register_forward_pre_hook(before_tile)
     try:
-        results = list(segmenter.segment(section, len(stack), cast(Output, kind)))
+        results = list(segmenter.segment(stack.__getitem__, len(stack), cast(Output, kind)))
     except ValueError as error:
         raise InputError(str(error)) from None
+    finally:
+        pausing.remove()
     differences = [segmenter.difference(section[None]) for section in stack]
     unlike = next((sentence for sentence in differences if sentence), None)
     warning = f"the request is unlike the training data: {unlike}; expect a poor result" if unlike else None

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+Pause = Callable[[], None]
 _Result = TypeVar("_Result")
 _MOST_OF_CLIENT = 8
 """Requests of one address at once."""
@@ -19,6 +20,8 @@ _HEADER_SECONDS = 20.0
 """How long a connection may be open without a whole request."""
 _LOOK_SECONDS = 0.5
 """How often one looks whether a client that waits is still there."""
+_MOST_BEGUN = 8
+"""Pieces of work that are begun and not ended; each holds its sections in memory."""
 
 
 class BusyError(Exception):
@@ -34,7 +37,7 @@ class GivenUpError(Exception):
 
 
 class Turns:
-    """One piece of work at a time, from each address in turn.
+    """One piece of work at a time, from each address in turn; a long one gives way to other addresses.
 
     The network uses every core, so that one section at a time is fastest for everyone.
 
@@ -48,7 +51,8 @@ class Turns:
         self._of_client: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._is_busy = False
-        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._begun = 0
+        self._pool = ThreadPoolExecutor(max_workers=_MOST_BEGUN + 1)
 
     @property
     def requests(self) -> int:
@@ -78,7 +82,7 @@ class Turns:
     async def run(
         self,
         client: str,
-        work: Callable[[threading.Event], _Result],
+        work: Callable[[Pause], _Result],
         timeout: float,
         is_gone: Callable[[], Awaitable[bool]],
     ) -> _Result:
@@ -86,7 +90,8 @@ class Turns:
 
         Args:
             client: the address.
-            work: is handed an event that is set when nobody waits for it any more.
+            work: is handed a function to call now and then: it lets others have their turn, and raises GivenUpError
+                when nobody waits for the result any more.
             timeout: seconds, waiting included.
             is_gone: whether the client has hung up.
 
@@ -97,11 +102,17 @@ class Turns:
         given_up = threading.Event()
         loop = asyncio.get_running_loop()
 
+        def pause() -> None:
+            if self._waiting and not given_up.is_set():
+                asyncio.run_coroutine_threadsafe(self._give_way(client), loop).result()
+            if given_up.is_set():
+                raise GivenUpError
+
         async def in_turn() -> _Result:
             async with self._turn(client):
                 if given_up.is_set():
                     raise GivenUpError
-                return await loop.run_in_executor(self._pool, work, given_up)
+                return await loop.run_in_executor(self._pool, work, pause)
 
         task = loop.create_task(in_turn())
         # A thread cannot be cancelled: the turn is handed on when it has seen that it is given up.
@@ -126,10 +137,21 @@ class Turns:
             self._waiting.setdefault(client, deque()).append(waiting)
             await waiting
         self._is_busy = True
+        self._begun += 1
         try:
             yield
         finally:
+            self._begun -= 1
             self._hand_on()
+
+    async def _give_way(self, client: str) -> None:
+        if self._begun >= _MOST_BEGUN or all(other == client for other in self._waiting):
+            return
+        again = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(client, deque()).appendleft(again)
+        self._waiting.move_to_end(client)
+        self._hand_on()
+        await again
 
     def _hand_on(self) -> None:
         self._is_busy = bool(self._waiting)

@@ -29,7 +29,7 @@ from starlette.exceptions import HTTPException
 
 from emseg.errors import InputError, RunError
 from emseg.registry.answer import Answer, segment_bytes
-from emseg.registry.clients import BusyError, GivenUpError, ImpatientProtocol, Turns, client_of
+from emseg.registry.clients import BusyError, GivenUpError, ImpatientProtocol, Pause, Turns, client_of
 from emseg.registry.described import MODEL_NAME, Version
 from emseg.registry.measured import Measured
 from emseg.registry.versions import CHAMPION, find_version, load_version, say
@@ -199,8 +199,8 @@ def make_app(
             return refused(415, "the request is a form; send the bytes of the file alone (curl --data-binary @FILE)")
         served = champion.of_request
 
-        def work(given_up: threading.Event) -> Answer:
-            return segment_bytes(served.segmenter, body, kind, format, limit, given_up)
+        def work(pause: Pause) -> Answer:
+            return segment_bytes(served.segmenter, body, kind, format, limit, pause)
 
         try:
             answer = await turns.run(client_of(request), work, timeout, request.is_disconnected)

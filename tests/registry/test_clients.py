@@ -66,10 +66,11 @@ def test_work_that_nobody_waits_for_ends_and_blocks_nobody():
     async def all_ask():
         turns, seen = Turns(10), threading.Event()
 
-        def endless(given_up):
+        def endless(pause):
             seen.set()
-            given_up.wait(60)
-            assert given_up.is_set()
+            while True:
+                time.sleep(0.01)
+                pause()
 
         async def gone():
             return seen.is_set()
@@ -81,6 +82,32 @@ def test_work_that_nobody_waits_for_ends_and_blocks_nobody():
         return await turns.run("b", lambda _: "answer", 60, stays)
 
     assert asyncio.run(all_ask()) == "answer"
+
+
+def test_long_work_gives_way_to_other_addresses_and_goes_on_before_its_own():
+    order, all_are_here = [], threading.Event()
+
+    def steps(name):
+        def work(pause):
+            assert all_are_here.wait(60)
+            for step in range(3):
+                pause()
+                order.append(f"{name}{step}")
+
+        return work
+
+    async def all_ask():
+        turns = Turns(10)
+        asked = []
+        for client, name in (("a", "long"), ("a", "own"), ("b", "other")):
+            asked.append(asyncio.create_task(turns.run(client, steps(name), 60, stays)))
+            await asyncio.sleep(0.05)
+        all_are_here.set()
+        await asyncio.gather(*asked)
+
+    asyncio.run(all_ask())
+    # In turn while both addresses have work, each pausing before a step; then what is left.
+    assert order == ["long0", "other0", "long1", "other1", "long2", "other2", "own0", "own1", "own2"]
 
 
 def test_what_may_be_held_is_bounded():
@@ -108,12 +135,18 @@ def test_what_may_be_held_is_bounded():
 
 
 def test_a_request_that_was_given_up_is_segmented_no_further(champion, stack):
-    given_up = threading.Event()
-    segmenter = champion.served.segmenter
-    assert segment_bytes(segmenter, as_tiff(stack[0][:2]), "mask", "tiff", 10**6, given_up).sections == 2
-    given_up.set()
+    paused = []
+
+    def pause():
+        paused.append(len(paused))
+        if len(paused) == 3:
+            raise GivenUpError
+
+    ask = (champion.served.segmenter, as_tiff(stack[0][:2]), "mask", "tiff", 10**6, pause)
+    assert segment_bytes(*ask).sections == 2
     with pytest.raises(GivenUpError):
-        segment_bytes(segmenter, as_tiff(stack[0][:2]), "mask", "tiff", 10**6, given_up)
+        segment_bytes(*ask)
+    assert paused == [0, 1, 2]
 
 
 @contextmanager
