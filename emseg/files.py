@@ -131,18 +131,28 @@ def require_own(folder: Path, own: Iterable[str]) -> None:
         return
     if folder.is_symlink() or not folder.is_dir():
         raise InputError(f"{folder} is not a folder of emseg's; move it, or choose another place")
-    patterns = list(own)
-    foreign = sorted(
-        file.relative_to(folder).as_posix()
-        for file in folder.rglob("*")
-        if not file.is_dir() and not _is_own(file.relative_to(folder), patterns)
-    )
+    foreign = foreign_files(folder, own)
     if foreign:
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         raise InputError(
             f"{folder} holds files that emseg did not write ({', '.join(foreign[:3])}{more}); "
             "move them, or choose another place"
         )
+
+
+def foreign_files(folder: Path, own: Iterable[str]) -> list[str]:
+    """Files of a folder, as paths from it in order, that fit none of the patterns `own` and are no litter of systems.
+
+    Args:
+        folder: that exists.
+        own: see `atomic_folder`.
+    """
+    patterns = list(own)
+    return sorted(
+        file.relative_to(folder).as_posix()
+        for file in folder.rglob("*")
+        if not file.is_dir() and not _is_own(file.relative_to(folder), patterns)
+    )
 
 
 def _is_own(file: Path, patterns: list[str]) -> bool:

@@ -1,4 +1,4 @@
-"""The champion at work, and the pages of MLflow."""
+"""The champion at work, here and elsewhere, and the pages of MLflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def predict(
     inputs: Annotated[list[Path], typer.Argument(help="TIFF stacks, folders of sections, images or Zarr arrays.")],
     output: Annotated[Path, typer.Argument(help="Result; for several inputs the folder that gets them.")],
-    model: Annotated[str, typer.Option(help="Registry URI, MLflow run id or run folder.")] = (
+    model: Annotated[str, typer.Option(help="Registry URI, MLflow run id, run folder or exported folder.")] = (
         "models:/emseg-membrane@champion"
     ),
     kind: Annotated[str, typer.Option(help="probability, mask or cells.")] = "probability",
@@ -52,6 +52,43 @@ def predict(
         with _section_bar(source.name) as report:
             segment_file(segmenter, source, target, kind, overwrite, report, warn)  # type: ignore[arg-type]
         print(f"{target}: {kind} by {segmenter.name}")
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(help="models:/emseg-membrane@champion, or /NUMBER; a run folder; or an exported folder.")
+    ],
+    to: Annotated[str, typer.Option(help="folder, onnx or bioimageio.")] = "folder",
+    out: Annotated[Path | None, typer.Option(help="Where to; default: by the model's name in exports.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the BioImage.IO package, SPDX; default: that of the data.")
+    ] = None,
+    author: Annotated[
+        list[str] | None, typer.Option(help="Of the BioImage.IO package, may be repeated; default: git's user.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that exists.")] = False,
+) -> None:
+    """Take a model elsewhere: as a folder for emseg, as an ONNX file, or as a BioImage.IO package.
+
+    Each is checked before it is there: the folder's files by digest, the others against what emseg predicts.
+    --overwrite replaces a folder only if it holds nothing but an exported model.
+
+    Examples:
+
+        emseg export models:/emseg-membrane@champion --out champion
+
+        emseg export runs/single/unet2-fold0-seed0 --to onnx --out unet2.onnx
+
+        emseg export champion --to bioimageio --licence CC-BY-4.0 --author "Ada Lovelace"
+    """
+    from emseg.registry.export.write import write_export
+
+    written = write_export(model, to, out, licence, author or [], overwrite)
+    same = "" if written.difference is None else f", within {written.difference:.1g} of what emseg predicts"
+    print(f"{written.path}: {written.name}, digest {written.digest[:12]}{same}")
+    if written.needs:
+        warn(written.needs)
 
 
 @app.command()

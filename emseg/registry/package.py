@@ -31,6 +31,7 @@ from emseg.records.checked import DAMAGED, file_digest, reading, reason_of_damag
 from emseg.records.evaluation import Evaluation, read_evaluation, require_calibration, require_fit
 from emseg.records.record import RunRecord
 from emseg.records.run import FINISHED, Run
+from emseg.registry.manifest import is_exported, require_manifest
 from emseg.segmentation.agglomeration import Agglomeration
 from emseg.segmentation.segmenter import Segmenter
 from emseg.text import markdown, plain
@@ -93,10 +94,10 @@ def write_package(record: RunRecord, folder: Path) -> None:
         np.savez(package / "check.npz", image=image, probability=_check_probability(record, image))
 
 
-def check_image(normalization: Normalization) -> np.ndarray:
-    """A section (64, 64) float32 of dark lines and noise over the whole range of grey levels."""
+def check_image(normalization: Normalization, side: int = _CHECK_SIDE) -> np.ndarray:
+    """A section (side, side) float32 of dark lines and noise over the whole range of grey levels."""
     random = np.random.default_rng(0)
-    y, x = np.mgrid[:_CHECK_SIDE, :_CHECK_SIDE]
+    y, x = np.mgrid[:side, :side]
     lines = 0.5 + 0.3 * np.tanh(4 * (np.sin(x / 5) * np.cos(y / 7)))
     image = np.clip(lines + random.normal(0, 0.1, lines.shape), 0, 1)
     return (normalization.low + image * (normalization.high - normalization.low)).astype(np.float32)
@@ -186,11 +187,14 @@ def open_package(folder: Path, name: str, expected_digest: str | None = None) ->
 
 
 def segmenter_of_run(folder: str | Path) -> Segmenter:
-    """A segmenter straight from a run folder, without a registry.
+    """A segmenter straight from a run folder or an exported one, without a registry.
 
     Raises:
-        InputError: there is no finished, calibrated run.
+        InputError: there is no finished, calibrated run; or the folder is not as it was exported.
     """
+    if is_exported(Path(folder)):
+        manifest = require_manifest(Path(folder), list(PACKAGE_FILES))
+        return open_package(Path(folder), str(folder), manifest.digest)
     record = RunRecord.open(folder)
     with reading(folder):
         _require_file(record.weights_file)

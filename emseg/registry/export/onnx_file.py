@@ -1,0 +1,215 @@
+"""A model as one ONNX file: raw grey levels in, probability of cell interior out."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from emseg.errors import InputError, RunError
+from emseg.files import atomic_path
+from emseg.inference.predictor import WHOLE_SECTION_SIDE, Predictor
+from emseg.registry.export.graph import WholeSections, average_views, example_images, least_side
+from emseg.registry.export.model import ModelToExport
+from emseg.registry.package import check_image
+from emseg.text import plain
+
+INPUT, OUTPUT = "images", "probability"
+OPSET = 20
+LARGEST_DIFFERENCE = 1e-3
+"""Of a probability, between the file and emseg."""
+
+
+def require_packages(extra: str, *names: str) -> None:
+    """Refuse to begin without the packages of an extra.
+
+    Raises:
+        InputError: one is not installed.
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise InputError(f"this export needs {name}; `pip install 'emseg[{extra}]'`") from error
+
+
+def require_onnx() -> None:
+    """Refuse to begin without the packages that write and run ONNX files.
+
+    Raises:
+        InputError: one is missing.
+    """
+    require_packages("export", "onnx", "onnxscript", "onnxruntime")
+
+
+def write_onnx(model: ModelToExport, path: Path) -> float:
+    """Write a model as an ONNX file that gives what emseg predicts.
+
+    Returns:
+        The largest difference of a probability to what emseg predicts, on sections of several sizes.
+
+    Raises:
+        InputError: onnx, onnxscript or onnxruntime is missing, or the recipe predicts in a way that a graph cannot.
+        RunError: the network cannot be exported, the file differs from emseg, or the disk is full.
+    """
+    require_onnx()
+    require_whole_sections(model)
+    with atomic_path(path) as temporary:
+        export_graph(model, temporary)
+        return require_same(model.predictor(), temporary)
+
+
+def require_whole_sections(model: ModelToExport) -> None:
+    """Refuse a model whose recipe predicts section by section in a way that is no graph.
+
+    Raises:
+        InputError: it does.
+    """
+    mode = model.run.settings.training.prediction
+    if mode in ("average", "resize"):
+        raise InputError(
+            f"{model.name} predicts by training.prediction: {mode}, which is no part of its network; "
+            "export it with --to folder"
+        )
+
+
+def export_graph(model: ModelToExport, path: Path) -> None:
+    """Write the graph and what is to be known of it; it is checked, but not compared with emseg.
+
+    Raises:
+        RunError: the network cannot be exported.
+    """
+    import onnx
+
+    network, normalization = model.network()
+    module = WholeSections(network, normalization).eval()
+    try:
+        with warnings.catch_warnings(), _quiet("torch.onnx"), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module,
+                (example_images(network),),
+                path,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: "n", 2: "y", 3: "x"},),
+                opset_version=OPSET,
+                external_data=False,
+                dynamo=True,
+                verbose=False,
+            )
+        graph = onnx.load(path)
+        if model.run.settings.training.test_time_augmentation:
+            average_views(graph.graph)
+        _describe(graph, model)
+        onnx.save(graph, path)
+        onnx.checker.check_model(path, full_check=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a network of a project's own makes the exporter raise
+        reason = plain(str(error).strip().partition("\n")[0])[:200] or type(error).__name__
+        raise RunError(f"{model.name} cannot be exported to ONNX ({reason}); export it with --to folder") from error
+
+
+def require_same(predictor: Predictor, path: Path) -> float:
+    """Compare an ONNX file with emseg on sections of several sizes, one of them odd, and two at once.
+
+    Returns:
+        The largest difference of a probability.
+
+    Raises:
+        RunError: it is above 1e-3.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    network = predictor.network
+    largest, least = 0.0, least_side(network)
+    for height, width in ((least, least + 1), (2 * least + 1, least + 2), (least + 5, 4 * network.stride)):
+        images = np.stack([check_sections(predictor, max(height, width))[:, :height, :width]] * 2)
+        images[1] = images[1, :, ::-1]
+        found = session.run([OUTPUT], {INPUT: images})[0]
+        wanted = np.stack([predictor.section(list(image)) for image in images])[:, None]
+        same = found.shape == wanted.shape
+        largest = max(largest, float(np.abs(found - wanted).max())) if same else np.inf
+    if not largest <= LARGEST_DIFFERENCE:
+        raise RunError(
+            f"the ONNX file does not give what emseg predicts (probabilities differ by up to {largest:.2g}); "
+            "export the model with --to folder"
+        )
+    return largest
+
+
+def check_sections(predictor: Predictor, side: int) -> np.ndarray:
+    """What the network sees of an artificial section: float32 (C, side, side), each channel another one."""
+    network, normalization = predictor.network, predictor.normalization
+    assert normalization is not None
+    section = check_image(normalization, side)
+    return np.stack([np.roll(section, 3 * channel, axis=1) for channel in range(network.channels)])
+
+
+def channel_names(neighbours: int) -> list[str]:
+    """Of the input: the section between those before and after it.
+
+    >>> channel_names(1)
+    ['section -1', 'section', 'section +1']
+    """
+    return [f"section {z:+d}" if z else "section" for z in range(-neighbours, neighbours + 1)]
+
+
+def _describe(graph: onnx.ModelProto, model: ModelToExport) -> None:
+    """Put what is known of the model into the file, and take out where it was exported."""
+    import onnx
+
+    for part in (*graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output, graph.graph):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del graph.functions[:]
+    graph.producer_name = "emseg"
+    graph.doc_string = (
+        "Membranes in electron-microscopy sections: grey levels of whole sections in, probability of cell interior out."
+    )
+    onnx.helper.set_model_props(graph, properties(model))
+
+
+def properties(model: ModelToExport) -> dict[str, str]:
+    """What the file says of its model, by name."""
+    run, data = model.run, model.data
+    network, _ = model.network()
+    sees = ", ".join(channel_names(network.neighbours))
+    several = "; at the ends of a stack its last section stands in" if network.neighbours else ""
+    return {
+        "name": run.name,
+        "version": model.version or "none",
+        "digest": model.digest,
+        "data": f"{data.title if data else run.dataset}, digest {run.data_digest}",
+        "licence": data.licence if data and data.licence else "unknown; ask whoever made the sections",
+        "cite": "; ".join(map(str, data.citations)) if data else "",
+        "input": f"{INPUT}: float32 (n, {network.channels}, y, x), grey levels as the sections have them; "
+        f"channels: {sees}{several}",
+        "output": f"{OUTPUT}: float32 (n, 1, y, x) in [0, 1], of cell interior",
+        "threshold": f"{model.threshold:.6g}",
+        "cells": model.cells,
+        "least_side": str(least_side(network)),
+        "largest_side": f"{WHOLE_SECTION_SIDE}: emseg tiles what is larger",
+    }
+
+
+class _quiet:
+    """Hold back what a logger says below errors."""
+
+    def __init__(self, name: str) -> None:
+        self.logger = logging.getLogger(name)
+
+    def __enter__(self) -> None:
+        self.before = self.logger.level
+        self.logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        self.logger.setLevel(self.before)
