@@ -94,10 +94,10 @@ def write_package(record: RunRecord, folder: Path) -> None:
         np.savez(package / "check.npz", image=image, probability=_check_probability(record, image))
 
 
-def check_image(normalization: Normalization, side: int = _CHECK_SIDE) -> np.ndarray:
-    """A section (side, side) float32 of dark lines and noise over the whole range of grey levels."""
+def check_image(normalization: Normalization) -> np.ndarray:
+    """A section (64, 64) float32 of dark lines and noise over the whole range of grey levels."""
     random = np.random.default_rng(0)
-    y, x = np.mgrid[:side, :side]
+    y, x = np.mgrid[:_CHECK_SIDE, :_CHECK_SIDE]
     lines = 0.5 + 0.3 * np.tanh(4 * (np.sin(x / 5) * np.cos(y / 7)))
     image = np.clip(lines + random.normal(0, 0.1, lines.shape), 0, 1)
     return (normalization.low + image * (normalization.high - normalization.low)).astype(np.float32)

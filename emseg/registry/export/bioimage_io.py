@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import warnings
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +22,8 @@ from emseg.registry.export.model import ModelToExport
 from emseg.registry.export.onnx_file import (
     LARGEST_DIFFERENCE,
     OPSET,
+    artificial_sections,
     channel_names,
-    check_sections,
     export_graph,
     require_packages,
     require_same,
@@ -31,7 +32,8 @@ from emseg.registry.export.onnx_file import (
 from emseg.text import plain
 
 SECTION, INTERIOR = "section", "interior"
-_COVER_SIDE = 256
+_SIDE = 256
+"""Of the test tensors, and of both halves of the cover."""
 _TAGS = ("electron-microscopy", "2d", "brain", "cell-membrane", "neurons", "semantic-segmentation", "pytorch", "emseg")
 
 
@@ -76,7 +78,7 @@ def write_bioimageio(model: ModelToExport, path: Path, licence: str | None, auth
         folder = Path(temporary)
         export_graph(model, folder / "weights.onnx")
         difference = require_same(predictor, folder / "weights.onnx")
-        sections = check_sections(predictor, max(_COVER_SIDE, least_side(predictor.network)))
+        sections = artificial_sections(predictor, max(_SIDE, least_side(predictor.network)))
         probability = predictor.section(list(sections))
         np.save(folder / "test_input.npy", sections[None])
         np.save(folder / "test_output.npy", probability[None, None])
@@ -94,7 +96,8 @@ def _write_package(values: dict[str, Any], path: Path) -> None:
     from bioimageio.spec.model.v0_5 import ModelDescr
 
     try:
-        with ValidationContext(log_warnings=False):
+        with warnings.catch_warnings(), ValidationContext(log_warnings=False):
+            warnings.simplefilter("ignore")
             save_bioimageio_package(ModelDescr.model_validate(values), output_path=path)
             summary = bioimageio.core.test_model(path)
     except ValueError as error:
@@ -174,7 +177,7 @@ def _description(
                     }
                 ],
             },
-            "emseg": {"digest": model.digest, "version": model.version, "threshold": model.threshold},
+            "emseg": {"digest": model.digest, "threshold": model.threshold},
         },
     }
     if model.version and (number := re.search(r"\d+$", model.version)):
@@ -228,9 +231,11 @@ def _write_cover(path: Path, section: np.ndarray, probability: np.ndarray, predi
 
 def _readme(model: ModelToExport) -> str:
     neighbours = model.run.settings.network.overrides().get("neighbours", 0)
-    channels = (
-        f"The channels are {', '.join(channel_names(neighbours))}: the section to segment in the middle. At the ends of "
-        "a stack its last section stands in for those that are missing.\n"
+    several = (
+        f"""
+The channels are {", ".join(channel_names(neighbours))}: the section to segment in the middle, between those before and
+after it. At the ends of a stack its last section stands in for those that are missing.
+"""
         if neighbours
         else ""
     )
@@ -239,11 +244,11 @@ def _readme(model: ModelToExport) -> str:
 ## Input and output
 
 Give whole sections with the grey levels that they have; normalisation is inside. Do not cut them into blocks: context
-is mirrored at the borders of what comes in. {channels}Out comes the probability of cell interior. {model.cells}
-
+is mirrored at the borders of what comes in. Out comes the probability of cell interior. {model.cells}
+{several}
 ## Validation
 
 The scores above are means over test sections that were not trained on, unless the card says otherwise. To check the
-model on your own sections, label a few of them, and compare V_rand, V_info and pixel error of cells or pixels with the
-labels (`emseg.metrics`). The test tensors of this package are an artificial section and what emseg predicts for it.
+model on your own sections, label a few of them, and compare V_rand, V_info and pixel error with the labels
+(`emseg.metrics`). The test tensors of this package are artificial sections and what emseg predicts for them.
 """

@@ -23,6 +23,15 @@ def write_folder(model: ModelToExport, folder: Path) -> None:
         for name in names:
             shutil.copyfile(model.package / name, temporary / name)
         files = digests_of_files(temporary, names)
-        write_manifest(temporary, Manifest.model_validate(
-            {"name": model.run.name, "version": model.version, "digest": model.digest, "files": files, "needs": model.needs}
-        ))
+        write_manifest(
+            temporary,
+            Manifest.model_validate(
+                {
+                    "name": model.run.name,
+                    "version": model.version,
+                    "digest": model.digest,
+                    "files": files,
+                    "needs": model.needs,
+                }
+            ),
+        )

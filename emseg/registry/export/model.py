@@ -16,7 +16,7 @@ from emseg.errors import InputError
 from emseg.inference.predictor import Predictor
 from emseg.inference.trained import load_network
 from emseg.models import Network
-from emseg.records.calibration import read_calibration
+from emseg.records.calibration import Calibration, read_calibration
 from emseg.records.record import RunRecord
 from emseg.records.run import Run
 from emseg.registry.manifest import is_exported, require_manifest
@@ -50,20 +50,21 @@ class ModelToExport:
         return card_of_data(self.run.data_digest, self.run.dataset_card) or self.run.dataset_card
 
     @property
-    def cells(self) -> str:
-        """How cells are told apart, in a sentence for who has the probability alone."""
-        calibration, _ = read_calibration(self.package, self.run)
-        if calibration.agglomeration is None:
-            return f"Cells are the 4-connected components of probability above {calibration.thresholds.v_rand:.6g}."
-        return (
-            "emseg tells cells apart by rules of its own, which only emseg predict knows; without them, cells are the "
-            f"4-connected components of probability above {calibration.plain.v_rand:.6g}."
-        )
-
-    @property
     def threshold(self) -> float:
         """Of the probability, above which a component is a cell."""
-        return read_calibration(self.package, self.run)[0].plain.v_rand
+        return self._calibration.plain.v_rand
+
+    @property
+    def cells(self) -> str:
+        """How cells are told apart, in a sentence for who has the probability alone."""
+        plain = f"cells are the 4-connected components of probability above {self.threshold:.6g}."
+        if self._calibration.agglomeration is None:
+            return plain.capitalize()
+        return f"Only emseg predict tells cells apart by the rules that this model learned; without them, {plain}"
+
+    @property
+    def _calibration(self) -> Calibration:
+        return read_calibration(self.package, self.run)[0]
 
     @property
     def needs(self) -> str | None:
