@@ -33,6 +33,9 @@ MAY_IMPORT = {
     "dvc": {"tracking"},
     "torch": {"data", "evaluation", "inference", "models", "registry", "segmentation", "training", "tuning"},
     "matplotlib": {"reporting", "tuning"},
+    "onnx": {"registry"},
+    "onnxruntime": {"registry"},
+    "bioimageio": {"registry"},
 }
 """Packages that a machine which only trains may lack, and the rooms that need them."""
 

@@ -57,7 +57,7 @@ def unmet(decision):
     return [condition.name for condition in decision.conditions if not condition.is_met]
 
 
-def test_a_run_becomes_one_version_that_gives_the_same_probability(store, evaluated, stack, tmp_path):
+def test_a_run_becomes_one_version_that_gives_the_same_probability(store, evaluated, emseg, stack):
     record = evaluated()
     number = register_record(store, record)
     assert register_record(store, record) == number
@@ -71,7 +71,9 @@ def test_a_run_becomes_one_version_that_gives_the_same_probability(store, evalua
     segmenter = load_segmenter(f"models:/{MODEL_NAME}/{number}")
     expected = predict(network, section[None], normalization=normalization)[0]
     np.testing.assert_array_equal(next(segmenter.segment([section].__getitem__, 1, "probability")), expected)
-    for reference in (version.run_id, str(record.folder.parent)):
+    assert emseg("export", version.uri, "--out", "travelling")[0] == 0
+    assert load_segmenter("travelling").fingerprint == version.tags["emseg.digest"] == segmenter.fingerprint
+    for reference in (version.run_id, str(record.folder.parent), "travelling"):
         (found,) = load_segmenter(reference).segment([section].__getitem__, 1, "probability")
         np.testing.assert_array_equal(found, expected)
 
