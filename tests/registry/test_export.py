@@ -35,6 +35,14 @@ NETWORKS = {
     "residual_unet": {"base_channels": 2, "depth": 1, "neighbours": 1},
     "deeply_supervised_unet": {"base_channels": 2, "depth": 1},
 }
+CARD = {
+    "name": "cortex",
+    "title": "Cortex",
+    "voxel_size_nm": [50.0, 4.0, 5.0],
+    "licence": "CC BY-NC-SA 3.0",
+    "citations": [{"text": "Cardona et al. 2010", "doi": "10.1371/journal.pbio.1000502"}, {"text": "a thesis"}],
+    "recognised": None,
+}
 VIEWS = {"weighted_unet", "residual_unet"}
 SIZES = [(37, 53), (64, 48), (41, 41)]
 
@@ -55,7 +63,9 @@ def run_of(evaluated):
         settings = run.settings.model_dump() | {"architecture": name, "network": network}
         settings["training"] |= recipe
         digest = file_digest(record.weights_file)
-        record.update(settings=settings, weights_sha256=digest, normalization={"low": 20.0, "high": 210.0})
+        record.update(
+            settings=settings, weights_sha256=digest, normalization={"low": 20.0, "high": 210.0}, dataset_card=CARD
+        )
         rewrite(record.folder.parent)
         return record.folder.parent
 
@@ -78,7 +88,7 @@ def test_onnx_and_bioimageio_give_what_emseg_predicts(name, run_of, emseg, tmp_p
     run = run_of(name, NETWORKS[name], test_time_augmentation=name in VIEWS)
     path = tmp_path / "model.zip"
     # The command runs the test of bioimageio.core.
-    code, out, err = emseg("export", run, "--to", "bioimageio", "--out", path, "--licence", "MIT", "--author", "Ada")
+    code, out, err = emseg("export", run, "--to", "bioimageio", "--out", path, "--author", "Ada")
     assert (code, err) == (0, "")
     assert "of what emseg predicts" in out
     with zipfile.ZipFile(path) as files:
@@ -88,7 +98,9 @@ def test_onnx_and_bioimageio_give_what_emseg_predicts(name, run_of, emseg, tmp_p
         assert files.getinfo("cover.png").file_size < 500_000
         files.extract("weights.onnx", tmp_path)
         description = yaml.safe_load(files.read("rdf.yaml"))
-    assert (description["license"], description["authors"]) == ("MIT", [{"name": "Ada"}])
+    assert (description["license"], description["authors"]) == ("CC-BY-NC-SA-3.0", [{"name": "Ada"}])
+    assert [each["doi"] for each in description["cite"]] == ["10.1371/journal.pbio.1000502"]
+    assert [axis.get("scale") for axis in description["inputs"][0]["axes"]] == [None, None, 4.0, 5.0]
 
     network, normalization = load_network(RunRecord.open(run))
     predictor = Predictor(network, normalization, test_time_augmentation=name in VIEWS)
@@ -116,9 +128,12 @@ def test_an_onnx_file_says_what_it_is_and_not_where_it_was_made(run_of, emseg, t
     told = {each.key: each.value for each in onnx.load(path).metadata_props}
     record = RunRecord.open(run).read()
     assert told["name"] == record.name
-    assert told["data"] == f"cortex, digest {record.data_digest}"
+    assert told["data"] == f"Cortex, digest {record.data_digest}"
     assert told["digest"][:12] in out
-    assert told["licence"].startswith("unknown")
+    assert (told["licence"], told["cite"]) == (
+        CARD["licence"],
+        "Cardona et al. 2010, doi:10.1371/journal.pbio.1000502; a thesis",
+    )
     assert float(told["threshold"]) == pytest.approx(segmenter_of_run(run).threshold)
     assert b"emseg/" not in path.read_bytes()
     code, _, err = emseg("export", run, "--to", "onnx", "--out", path)
@@ -216,7 +231,7 @@ def test_a_network_of_a_project_says_what_its_folder_needs(evaluated, emseg, tmp
         segmenter_of_run(tmp_path / "own")
 
 
-def test_what_cannot_be_exported_is_one_sentence(evaluated, run_of, emseg, tmp_path, monkeypatch):
+def test_what_cannot_be_exported_is_one_sentence(evaluated, emseg, tmp_path, monkeypatch):
     run = evaluated().folder.parent
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
@@ -245,6 +260,8 @@ def test_what_cannot_be_exported_is_one_sentence(evaluated, run_of, emseg, tmp_p
 def test_without_licence_author_or_one_graph_there_is_no_package(run_of, emseg, tmp_path, monkeypatch):
     pytest.importorskip("bioimageio.core")
     run = run_of("unet1", NETWORKS["unet1"])
+    record = RunRecord.open(run)
+    record.update(dataset_card=None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "none"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
@@ -252,7 +269,6 @@ def test_without_licence_author_or_one_graph_there_is_no_package(run_of, emseg, 
     assert "the licence of the data is not known" in emseg(*command)[2]
     assert "--licence mine is no SPDX identifier" in emseg(*command, "--licence", "mine")[2]
     assert "give one or more with --author NAME" in emseg(*command, "--licence", "CC BY 4.0")[2]
-    record = RunRecord.open(run)
     settings = record.read().settings.model_dump()
     settings["training"]["prediction"] = "average"
     record.update(settings=settings)

@@ -17,6 +17,7 @@ from emseg.data.synthetic import make_synthetic
 from emseg.errors import InputError, RunError
 from emseg.files import atomic_path
 from emseg.inference.predictor import WHOLE_SECTION_SIDE, Predictor
+from emseg.models import Network
 from emseg.registry.export.graph import WholeSections, average_views, example_images, least_side
 from emseg.registry.export.model import ModelToExport
 from emseg.text import plain
@@ -111,7 +112,7 @@ def export_graph(model: ModelToExport, path: Path) -> None:
         graph = onnx.load(path)
         if model.run.settings.training.test_time_augmentation:
             average_views(graph.graph)
-        _describe(graph, model)
+        _describe(graph, _properties(model, network))
         onnx.save(graph, path)
         onnx.checker.check_model(path, full_check=True)
     except OSError:
@@ -180,7 +181,7 @@ def channel_names(neighbours: int) -> list[str]:
     return [f"section {z:+d}" if z else "section" for z in range(-neighbours, neighbours + 1)]
 
 
-def _describe(graph: ModelProto, model: ModelToExport) -> None:
+def _describe(graph: ModelProto, properties: dict[str, str]) -> None:
     """Put what is known of the model into the file, and take out where it was exported."""
     from onnx.helper import set_model_props
 
@@ -195,13 +196,12 @@ def _describe(graph: ModelProto, model: ModelToExport) -> None:
     graph.doc_string = (
         "Membranes in electron-microscopy sections: grey levels of whole sections in, probability of cell interior out."
     )
-    set_model_props(graph, _properties(model))
+    set_model_props(graph, properties)
 
 
-def _properties(model: ModelToExport) -> dict[str, str]:
+def _properties(model: ModelToExport, network: Network) -> dict[str, str]:
     """What the file says of its model, by name."""
     run, data = model.run, model.data
-    network, _ = model.network()
     sees = ", ".join(channel_names(network.neighbours))
     several = "; at the ends of a stack its last section stands in" if network.neighbours else ""
     return {
