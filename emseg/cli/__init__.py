@@ -21,7 +21,17 @@ def main() -> None:
 
 
 def _with_verbs() -> Any:
-    from emseg.cli import boards, data, project, registry, runs, schema, tuning, use  # noqa: F401  (each adds its verbs)
+    from emseg.cli import (  # noqa: F401  (each adds its verbs)
+        boards,
+        data,
+        project,
+        registry,
+        runs,
+        schema,
+        tuning,
+        use,
+        versions,
+    )
     from emseg.cli.app import app
 
     # Imported, the module of that name would stand in its place.

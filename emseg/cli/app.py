@@ -61,3 +61,15 @@ def main() -> None:
 def warn(sentence: str) -> None:
     """Tell a person, on stderr."""
     print(f"emseg: {sentence}", file=sys.stderr)
+
+
+def require_suffix(path: Path, *suffixes: str) -> None:
+    """Refuse a name that says another format than those that are written.
+
+    Raises:
+        InputError: it ends with none of `suffixes`.
+    """
+    from emseg.errors import InputError
+
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"{path} must end with {' or '.join(suffixes)}: no other format is written; rename it")

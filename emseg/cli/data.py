@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from emseg.cli.app import AsJson, data_app, warn
+from emseg.cli.app import AsJson, data_app, require_suffix, warn
 from emseg.text import plain
 
 if TYPE_CHECKING:
@@ -202,20 +202,31 @@ def data_check(
     membrane_width: MembraneWidth = None,
     ignore_value: IgnoreValue = None,
     ignore_borders: IgnoreBorders = False,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Draw the sections with their labels as they were read: FILE.png or FILE.html.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Report what is in a folder of labelled sections, how it is read, and what is wrong. Exit code 2 if anything is.
 
     Sections are read as `emseg data add` reads them, with the same options.
 
-    Example:
+    Examples:
 
         emseg data check ~/cortex
+
+        emseg data check ~/cortex --sheet cortex.html
     """
     from emseg.data.adding import check_folder
 
+    if sheet is not None:
+        require_suffix(sheet, ".png", ".html")
     reading = _reading(membrane, membrane_values, cells, membrane_width, ignore_value, ignore_borders)
-    report = check_folder(folder, reading, images, labels, warn)
+    found, report = check_folder(folder, reading, images, labels, warn)
+    if sheet is not None:
+        from emseg.reporting.contact_sheet import write_contact_sheet
+
+        write_contact_sheet(sheet, str(folder), found, report)
     if as_json:
         print(json.dumps({"facts": report.facts, "notes": report.notes, "problems": report.problems}, indent=2))
     else:

@@ -131,7 +131,7 @@ def check_folder(
     images: str | None,
     labels: str | None,
     warn: Callable[[str], None],
-) -> Report:
+) -> tuple[Labelled, Report]:
     """What `add_source` would find in a folder, how it would read the labels, and what is wrong.
 
     Args:
@@ -145,7 +145,7 @@ def check_folder(
     """
     found = read_labelled(folder, warn, images, labels)
     card, _ = _card_for("sections", folder, Given(reading=reading))
-    return _checked(found, _reading(card, found))
+    return found, _checked(found, _reading(card, found))
 
 
 def _checked(found: Labelled, reading: LabelReading) -> Report:

@@ -30,9 +30,9 @@ def describe_lineage(device: str, threads: int, networks: NetworkFile | None = N
         threads: of PyTorch.
         networks: the project's file that the network comes from.
     """
-    repository = _git("rev-parse", "--show-toplevel")
+    repository = git("rev-parse", "--show-toplevel")
     found = {
-        "git_commit": _git("rev-parse", "HEAD"),
+        "git_commit": git("rev-parse", "HEAD"),
         "git_dirty": _is_dirty(networks),
         "git_remote": _git_remote(),
         "git_folder": _folder_in_repository(),
@@ -66,23 +66,23 @@ def dvc_hashes(lock: Path) -> dict[str, str]:
 
 
 def _folder_in_repository() -> str | None:
-    prefix = _git("rev-parse", "--show-prefix")
+    prefix = git("rev-parse", "--show-prefix")
     # A project that git ignores is in no clone.
-    return None if prefix is None or _git("check-ignore", "params.yaml") is not None else prefix.rstrip("/")
+    return None if prefix is None or git("check-ignore", "params.yaml") is not None else prefix.rstrip("/")
 
 
 def _is_dirty(networks: NetworkFile | None) -> bool:
     # dvc.lock is written by the very pipeline that trains; it does not make the code dirty.
     known = ("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top,glob)**/dvc.lock")
-    own = networks is not None and _git("status", "--porcelain", "--ignored", "--", networks.name)
-    return bool(_git(*known) or own)
+    own = networks is not None and git("status", "--porcelain", "--ignored", "--", networks.name)
+    return bool(git(*known) or own)
 
 
 def _git_remote() -> str | None:
-    names = (_git("remote") or "").split()
+    names = (git("remote") or "").split()
     if not names:
         return None
-    return _address(_git("remote", "get-url", "origin" if "origin" in names else names[0]))
+    return _address(git("remote", "get-url", "origin" if "origin" in names else names[0]))
 
 
 def _dvc_remote(folder: Path) -> str | None:
@@ -105,7 +105,8 @@ def _address(url: str | None) -> str | None:
     return "ssh://git@" + url.removeprefix("ssh://git@") if url.startswith("ssh://git@") else without_secrets(url)
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
+    """What git prints in the current folder; None where it fails, or there is none."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +43,12 @@ def panel_figure(
     figure = Figure(figsize=(3.2 * panels, 3.7), layout="constrained")
     axes = figure.subplots(1, panels)
     figure.suptitle(title, fontsize=11)
-    _show(axes[0], image, "image", vmin=0, vmax=255)
+    show_picture(axes[0], image, "image", vmin=0, vmax=255)
     shown = ["orange: given cells"] if truth.cells is not None else []
     shown += [_SHADED] if truth.ignore is not None else []
-    _show(axes[1], label_picture(truth), "\n".join(["label (white: cell interior)", *filter(None, [", ".join(shown)])]))
-    _show(axes[2], probability, "probability of interior", vmin=0, vmax=1)
-    _show(
+    show_picture(axes[1], label_picture(truth), "\n".join(["label (white: cell interior)", *filter(None, [", ".join(shown)])]))
+    show_picture(axes[2], probability, "probability of interior", vmin=0, vmax=1)
+    show_picture(
         axes[3],
         error_overlay(image, truth, probability > threshold),
         "missed membrane red, false membrane blue",
@@ -64,7 +65,7 @@ def sections_figure(pictures: dict[str, np.ndarray]) -> Figure:
     """Sections (Y, X) of grey levels 0 to 255 side by side, each under its title."""
     figure = Figure(figsize=(3.2 * len(pictures), 3.5), layout="constrained")
     for axis, (title, picture) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
-        _show(axis, picture, title, vmin=0, vmax=255)
+        show_picture(axis, picture, title, vmin=0, vmax=255)
     return figure
 
 
@@ -102,7 +103,7 @@ def overlay_figure(title: str, image: np.ndarray, truth: Truth, predicted: np.nd
     overlay[ndimage.binary_dilation(splits)] = FALSE_MEMBRANE
     overlay[ndimage.binary_dilation(merges)] = MISSED_MEMBRANE
     shaded = "" if truth.ignore is None else f", {_SHADED}"
-    _show(axis, _shaded(overlay, truth), f"false splits blue, false merges red{shaded}")
+    show_picture(axis, _shaded(overlay, truth), f"false splits blue, false merges red{shaded}")
     return figure
 
 
@@ -194,12 +195,20 @@ def _shaded(picture: np.ndarray, truth: Truth) -> np.ndarray:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG; the same figure gives the same bytes."""
-    FigureCanvasAgg(figure)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, metadata={"Software": None})
+        temporary.write_bytes(png_of(figure))
 
 
-def _show(axis: Axes, picture: np.ndarray, title: str, **limits: float) -> None:
+def png_of(figure: Figure) -> bytes:
+    """A figure as the content of a PNG file."""
+    FigureCanvasAgg(figure)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=110, metadata={"Software": None})
+    return content.getvalue()
+
+
+def show_picture(axis: Axes, picture: np.ndarray, title: str, **limits: float) -> None:
+    """Show a picture, grey (Y, X) or in colour (Y, X, 3), without axes."""
     axis.imshow(picture, cmap="gray", interpolation="nearest", **limits)  # type: ignore[arg-type]
     axis.set_title(title, fontsize=9)
     axis.axis("off")
