@@ -54,6 +54,16 @@ def whole_files(form: str, folder: Path) -> list[tuple[Path, int]]:
 
         mrcfile.write(path, STACK.astype(np.int16))
         return [(path, 1024)]
+    if form == "nrrd":
+        import nrrd
+
+        files = []
+        for encoding in ("raw", "gzip"):
+            whole = folder / f"whole-{encoding}.nrrd"
+            axes = {"spacings": [4, 4, 50], "units": ["nm", "nm", "nm"], "encoding": encoding}
+            nrrd.write(str(whole), STACK, axes, index_order="C")
+            files.append((whole, whole.read_bytes().index(b"\n\n") + 8))
+        return files
     import h5py
 
     with h5py.File(path, "w") as file:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
 from emseg.data.check import Report
@@ -73,34 +73,35 @@ def write_contact_sheet(path: Path, name: str, found: Labelled, report: Report) 
 
 
 def _figure(drawn: list[tuple[_Stack, int]], name: str = "", rows: list[tuple[str, str]] | None = None) -> Figure:
-    """Sections as thumbnails, with a header of what was found where `rows` are given."""
-    lines = [part for what, text in rows or [] for part in _header_lines(what, text)]
-    columns = min(_COLUMNS, len(drawn))
-    width = _INCHES * _COLUMNS
-    height, header = -(-len(drawn) // columns) * (_INCHES + 0.3), _LINE * len(lines) + (0.6 if lines else 0.0)
-    figure = Figure(figsize=(width, height + header + 0.4), layout="constrained")
-    top, body = figure.subfigures(2, 1, height_ratios=[header, height + 0.4]) if lines else (None, figure)
-    if top is not None:
-        top.text(0.01, 1 - 0.1 / header, name, fontsize=13, va="top", weight="bold")
-        for index, (line, is_problem) in enumerate(lines):
-            colour = "tab:red" if is_problem else "0.15"
-            top.text(0.01, 1 - (0.45 + index * _LINE) / header, line, fontsize=9, va="top", color=colour)
-    has_ignored = False
+    """Sections as thumbnails, under a header of what was found where `rows` are given."""
+    lines = [line for what, text in rows or [] for line in _header_lines(what, text)]
+    count = -(-len(drawn) // _COLUMNS)
+    tallest = max(stack.images.shape[1] / stack.images.shape[2] for stack, _ in drawn)
+    height, header = count * (_INCHES * tallest + 0.3) + 0.4, _LINE * len(lines) + 0.6 * bool(lines)
+    figure = Figure(figsize=(_INCHES * _COLUMNS, height + header), layout="constrained")
+    body: Figure | SubFigure = figure
+    if lines:
+        top, body = figure.subfigures(2, 1, height_ratios=[header, height], squeeze=False).ravel()
+        top.text(0.01, 1 - 0.1 / header, name, fontsize=13, va="top", weight="bold", parse_math=False)
+        for index, (line, colour) in enumerate(lines):
+            at = 1 - (0.45 + index * _LINE) / header
+            top.text(0.01, at, line, fontsize=9, va="top", color=colour, parse_math=False)
     for index, (stack, z) in enumerate(drawn):
-        axis = body.add_subplot(-(-len(drawn) // columns), _COLUMNS, index // columns * _COLUMNS + index % columns + 1)
-        show_picture(axis, _picture(stack, z), f"{stack.name} {z}")
-        has_ignored |= stack.labels is not None and stack.labels.ignore is not None
-    patches = [Patch(facecolor="0.6", edgecolor="0.15", label="membrane: no colour")]
-    patches += [Patch(facecolor=(0.5, 0.7, 0.6), label="cells: a colour and an outline each")]
-    if has_ignored:
+        show_picture(body.add_subplot(count, _COLUMNS, index + 1), _picture(stack, z), f"{stack.name} {z}")
+    patches = [
+        Patch(facecolor="0.6", edgecolor="0.15", label="membrane: no colour"),
+        Patch(facecolor=(0.5, 0.7, 0.6), label="cells: a colour and an outline each"),
+    ]
+    if any(stack.labels is not None and stack.labels.ignore is not None for stack, _ in drawn):
         patches.append(Patch(facecolor=IGNORED, hatch="///", label="hatched: neither trains nor scores"))
     body.legend(handles=patches, loc="outside lower left", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
-def _header_lines(what: str, text: str) -> list[tuple[str, bool]]:
+def _header_lines(what: str, text: str) -> list[tuple[str, str]]:
+    """What was found in lines, each with its colour."""
     lines = textwrap.wrap(f"{what}: {text}", _LETTERS, subsequent_indent="    ")
-    return [(line, what == "problem") for line in lines]
+    return [(line, "tab:red" if what == "problem" else "0.15") for line in lines]
 
 
 def _picture(stack: _Stack, z: int) -> np.ndarray:
@@ -110,14 +111,15 @@ def _picture(stack: _Stack, z: int) -> np.ndarray:
     labels = stack.labels
     if labels is None:
         return picture
-    cells = None if labels.cells is None else np.where(labels.interior[z], labels.cells[z], 0)
-    segments = Truth(labels.interior[z], cells).segments()[0]
-    small = sampled(segments, _SIDE)
-    colours = mpl.colormaps["hsv"](np.arange(small.max(initial=0) + 1) * _GOLDEN % 1)[:, :3]
+    interior = labels.interior[z]
+    # A cell by number keeps its colour from section to section.
+    cells = Truth(interior).segments()[0] if labels.cells is None else np.where(interior, labels.cells[z], 0)
+    small = sampled(cells, _SIDE)
+    colours = mpl.colormaps["hsv"](small * _GOLDEN % 1)[..., :3]
     inside = small > 0
-    picture[inside] = (1 - _COVER) * picture[inside] + _COVER * colours[small[inside]]
-    border = shrunk(outlines(segments), _SIDE) & inside
-    picture[border] = (1 - 2 * _COVER) * picture[border] + 2 * _COVER * colours[small[border]]
+    border = inside & shrunk(outlines(cells), _SIDE)
+    for pixels, cover in ((inside, _COVER), (border, 2 * _COVER)):
+        picture[pixels] = (1 - cover) * picture[pixels] + cover * colours[pixels]
     if labels.ignore is not None:
         picture[hatched(shrunk(labels.ignore[z], _SIDE))] = IGNORED
     return picture
@@ -126,7 +128,7 @@ def _picture(stack: _Stack, z: int) -> np.ndarray:
 def _page(name: str, rows: list[tuple[str, str]], picture: bytes) -> str:
     """An HTML page with what was found as a table, and the picture in it."""
     table = "\n".join(
-        f'<tr class="{html.escape(what.replace(" ", "-"))}"><th>{html.escape(what)}</th><td>{html.escape(text)}</td></tr>'
+        f"<tr{' class=problem' * (what == 'problem')}><th>{html.escape(what)}</th><td>{html.escape(text)}</td></tr>"
         for what, text in rows
     )
     title = html.escape(name)

@@ -65,8 +65,7 @@ def difference_values(found: Difference, before: str, after: str) -> dict[str, A
         "newly_labelled": pairs(found.newly_labelled),
         "no_longer_labelled": pairs(found.no_longer_labelled),
         "changed": [
-            places | asdict(pair.change)
-            for places, pair in zip(pairs(found.changed), found.changed, strict=True)
+            places | asdict(pair.change) for places, pair in zip(pairs(found.changed), found.changed, strict=True)
         ],
     }
 
@@ -92,7 +91,7 @@ def section_name(place: Place) -> str:
 
 
 def _table(pairs: list[Pair]) -> list[str]:
-    rows = [("section", *_COLUMNS)]
+    rows: list[tuple[str, ...]] = [("section", *_COLUMNS)]
     for pair in pairs[:_MOST_ROWS]:
         change = pair.change
         ignored = [f"+{change.ignored}"] * bool(change.ignored) + [f"-{change.counted}"] * bool(change.counted)

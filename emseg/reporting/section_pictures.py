@@ -17,7 +17,7 @@ def shrunk(pixels: np.ndarray, most: int) -> np.ndarray:
     factor = _factor(pixels, most)
     height, width = (side // factor for side in pixels.shape)
     blocks = pixels[: height * factor, : width * factor].reshape(height, factor, width, factor)
-    return blocks.any(axis=(1, 3)) if pixels.dtype == bool else blocks.mean(axis=(1, 3))
+    return np.asarray(blocks.any(axis=(1, 3)) if pixels.dtype == bool else blocks.mean(axis=(1, 3)))
 
 
 def sampled(cells: np.ndarray, most: int) -> np.ndarray:

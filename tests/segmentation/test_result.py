@@ -2,6 +2,7 @@
 
 import h5py
 import mrcfile
+import nrrd
 import numpy as np
 import pytest
 import tifffile
@@ -158,6 +159,9 @@ def write_with_voxel_size(path, images):
             file.voxel_size = (40, 50, 500)
     elif path.suffix == ".npy":
         np.save(path, images)
+    elif path.suffix == ".nrrd":
+        axes = {"spacings": VOXEL_SIZE[::-1], "units": ["nm"] * 3}
+        nrrd.write(str(path), images, axes, index_order="C")
     elif path.suffix == ".zarr":
         array = zarr.create_array(path, data=images)
         array.attrs["resolution"] = VOXEL_SIZE
@@ -167,7 +171,7 @@ def write_with_voxel_size(path, images):
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
-@pytest.mark.parametrize("suffix", ["tif", "h5", "mrc", "zarr", "npy"])
+@pytest.mark.parametrize("suffix", ["tif", "h5", "mrc", "nrrd", "zarr", "npy"])
 def test_the_voxel_size_survives_in_every_format_and_into_tiff(tmp_path, segmenter, stack, suffix, kind):
     source = tmp_path / f"in.{suffix}"
     write_with_voxel_size(source, stack[0])

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from emseg.data.io import hdf5, mrc, npy, png, tiff, zarr
+from emseg.data.io import hdf5, mrc, npy, nrrd, png, tiff, zarr
 from emseg.data.io.folder import JPEG, look_into
 from emseg.data.io.sections import Format, Sections
 from emseg.errors import InputError
 
-FORMATS: tuple[Format, ...] = (tiff.FORMAT, png.FORMAT, zarr.FORMAT, hdf5.FORMAT, mrc.FORMAT, npy.FORMAT)
+FORMATS: tuple[Format, ...] = (
+    *(tiff.FORMAT, png.FORMAT, zarr.FORMAT, hdf5.FORMAT, mrc.FORMAT),
+    *(nrrd.FORMAT, nrrd.DETACHED, npy.FORMAT),
+)
 """A format is a module with a `FORMAT`, and a word here."""
 BY_SUFFIX = {suffix: each for each in FORMATS for suffix in each.suffixes}
 _OTHERS = {
@@ -31,8 +34,8 @@ def open_sections(path: str | Path, labels: bool = False) -> Sections:
     """Open sections and check all of them, without reading a pixel more than tells grey from colour.
 
     Args:
-        path: a TIFF stack, a folder of sections, one image, or an array of Zarr, HDF5, MRC or numpy. An array inside a
-            file has its place behind a colon: FILE.h5:volumes/raw.
+        path: a TIFF stack, a folder of sections, one image, or an array of Zarr, HDF5, MRC, NRRD or numpy. An array
+            inside a file has its place behind a colon: FILE.h5:volumes/raw.
         labels: keep numbers of every integer type, and read images of two colours.
 
     Raises:

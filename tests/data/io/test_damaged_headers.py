@@ -11,7 +11,7 @@ import pytest
 TESTS = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("form", ["tif", "png", "npy", "mrc", "zarr", "h5"])
+@pytest.mark.parametrize("form", ["tif", "png", "npy", "mrc", "nrrd", "zarr", "h5"])
 def test_damaged_headers(tmp_path, form):
     paths = os.pathsep.join([str(TESTS), *sys.path])
     command = [sys.executable, "-X", "faulthandler", "-m", "damaged_headers", form, str(tmp_path), "500"]

@@ -107,7 +107,7 @@ def test_a_dataset_that_promises_too_much_is_refused_before_a_pixel_is_made(tmp_
 
 
 def test_without_its_package_a_sentence_names_the_extra(tmp_path, monkeypatch):
-    for module, name in (("h5py", "a.h5"), ("mrcfile", "a.mrc")):
+    for module, name in (("h5py", "a.h5"), ("mrcfile", "a.mrc"), ("nrrd", "a.nrrd")):
         (tmp_path / name).write_bytes(b"something")
         monkeypatch.setitem(__import__("sys").modules, module, None)
         with pytest.raises(InputError, match=r"pip install emseg\[volumes\]"):
