@@ -106,9 +106,10 @@ def data_add(
 ) -> None:
     """Bring in sections with labels, checked, into data/sources/NAME, with a card that says what they are.
 
-    A folder holds images and labels, each as a stack (TIFF, HDF5, Zarr, MRC, NRRD, NumPy) or as a folder of single TIFF or
-    PNG files. Labels are masks of membrane or of cells, or they number the cells. How they were read is said. A test
-    stack is test-volume with test-labels. A card.yaml says what is known: title, licence, citations, voxel_size_nm.
+    A folder holds images and labels, each as a stack (TIFF, HDF5, Zarr, MRC, NRRD, NumPy) or as a folder of single
+    TIFF or PNG files. Labels are masks of membrane or of cells, or they number the cells. How they were read is said.
+    A test stack is test-volume with test-labels. A card.yaml says what is known: title, licence, citations,
+    voxel_size_nm.
 
     Examples:
 

@@ -169,8 +169,6 @@ def difference(before: Source, after: Source) -> Difference:
     """
     old, new = list(_sections(before)), list(_sections(after))
     counts = (len(old), before.digest), (len(new), after.digest)
-    if before.digest == after.digest:
-        return Difference(*counts)
     waiting: dict[str, dict[Place, Section]] = {}
     for digest, section in zip(_digests(before), old, strict=True):
         waiting.setdefault(digest, {})[section.place] = section
@@ -219,6 +217,11 @@ def _pair(before: Section, after: Section) -> Pair:
 
 def _label_change(before: Section, after: Section) -> LabelChange:
     if before.interior is None or after.interior is None:
+        return LabelChange()
+    parts = zip(
+        (before.interior, before.cells, before.ignore), (after.interior, after.cells, after.ignore), strict=True
+    )
+    if all(np.array_equal(old, new) for old, new in parts):
         return LabelChange()
     ignore = before.ignore | after.ignore
     return LabelChange(

@@ -39,8 +39,8 @@ def sections_at(revision: str) -> Source:
         except Exception as error:  # DVC's own, those of its index, of git and of the storage of a remote
             if known.get("md5"):
                 raise InputError(
-                    f"{PREPARED_FOLDER} of {revision} is not in DVC's cache; `dvc fetch --all-commits "
-                    f"{PREPARED_FOLDER}` brings it from the remote, as `dvc pull` does that of the working tree"
+                    f"{PREPARED_FOLDER} of {revision} is neither in DVC's cache nor on a remote that can be reached; "
+                    f"`dvc push` where it was made, and `dvc pull` in a checkout of {revision}, bring it here"
                 ) from error
         if not known.get("md5"):
             raise InputError(

@@ -116,11 +116,6 @@ def write_nrrd(
                 stream.write(np.ascontiguousarray(result(z), stored).data)
 
 
-def forms(metadata: Metadata) -> list[Metadata]:
-    """See `Format`."""
-    return [metadata, Metadata(metadata.voxel_size, "nm", metadata.axes, metadata.compression, NrrdStorage())]
-
-
 def is_result(path: Path) -> bool:
     """See `Format`."""
     try:
@@ -270,6 +265,6 @@ def _spacings(voxel_size: VoxelSize | None) -> dict[str, str]:
     return {"spacings": " ".join(f"{size:.10g}" for size in reversed(voxel_size)), "units": '"nm" "nm" "nm"'}
 
 
-FORMAT = Format("nrrd", "NRRD", (".nrrd",), open_nrrd, write=write_nrrd, forms=forms, is_result=is_result)
+FORMAT = Format("nrrd", "NRRD", (".nrrd",), open_nrrd, write=write_nrrd, is_result=is_result)
 DETACHED = Format("nrrd", "NRRD header", (".nhdr",), open_nrrd)
 """Its results are of one file."""

@@ -12,6 +12,7 @@ from emseg.data.io.stack import read_stack
 from emseg.errors import InputError
 
 STACK = np.random.default_rng(1).integers(0, 120, (7, 23, 18), dtype=np.uint8)
+PIXELS = STACK.tobytes()
 
 
 def write(path, stack=STACK, **header):
@@ -19,7 +20,7 @@ def write(path, stack=STACK, **header):
     nrrd.write(str(path), stack, {"encoding": "raw"} | header, index_order="C")
 
 
-def headed(path, *lines, data=STACK.tobytes()):
+def headed(path, *lines, data=PIXELS):
     path.write_bytes("\n".join(["NRRD0004", *lines, "", ""]).encode("utf-8") + data)
     return path
 
@@ -93,7 +94,7 @@ def test_a_header_of_its_own(tmp_path, encoding):
 
 @pytest.mark.parametrize("skip", [5, -1])
 def test_bytes_before_the_pixels(tmp_path, skip):
-    file = headed(tmp_path / "a.nrrd", *RAW, f"byte skip: {skip}", data=b"12345" + STACK.tobytes())
+    file = headed(tmp_path / "a.nrrd", *RAW, f"byte skip: {skip}", data=b"12345" + PIXELS)
     np.testing.assert_array_equal(read_stack(file), STACK)
 
 
