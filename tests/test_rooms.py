@@ -30,7 +30,7 @@ LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 MAY_IMPORT = {
     "mlflow": {"registry", "tracking"},
     "optuna": {"tuning", "tracking"},
-    "dvc": {"project"},
+    "dvc": {"project", "tracking"},
     "torch": {"data", "evaluation", "inference", "models", "registry", "segmentation", "training", "tuning"},
     "matplotlib": {"reporting", "tuning"},
     "onnx": {"registry"},

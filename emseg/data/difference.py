@@ -218,11 +218,6 @@ def _pair(before: Section, after: Section) -> Pair:
 def _label_change(before: Section, after: Section) -> LabelChange:
     if before.interior is None or after.interior is None:
         return LabelChange()
-    parts = zip(
-        (before.interior, before.cells, before.ignore), (after.interior, after.cells, after.ignore), strict=True
-    )
-    if all(np.array_equal(old, new) for old, new in parts):
-        return LabelChange()
     ignore = before.ignore | after.ignore
     return LabelChange(
         int(np.count_nonzero((before.interior != after.interior) & ~ignore)),
