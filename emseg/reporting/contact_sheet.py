@@ -20,7 +20,7 @@ from emseg.data.normalization import Normalization
 from emseg.files import write_text
 from emseg.metrics.inputs import Truth
 from emseg.reporting.figures import png_of, save_figure, show_picture
-from emseg.reporting.section_pictures import IGNORED, hatched, in_grey, outlines, sampled, shrunk
+from emseg.reporting.section_pictures import HATCH, hatched, in_grey, outlines, sampled, shrunk
 from emseg.text import plain
 
 MOST_SECTIONS = 40
@@ -93,7 +93,7 @@ def _figure(drawn: list[tuple[_Stack, int]], name: str = "", rows: list[tuple[st
         Patch(facecolor=(0.5, 0.7, 0.6), label="cells: a colour and an outline each"),
     ]
     if any(stack.labels is not None and stack.labels.ignore is not None for stack, _ in drawn):
-        patches.append(Patch(facecolor=IGNORED, hatch="///", label="hatched: neither trains nor scores"))
+        patches.append(Patch(facecolor=HATCH, hatch="///", label="hatched: neither trains nor scores"))
     body.legend(handles=patches, loc="outside lower left", ncols=3, frameon=False, fontsize=9)
     return figure
 
@@ -121,7 +121,7 @@ def _picture(stack: _Stack, z: int) -> np.ndarray:
     for pixels, cover in ((inside, _COVER), (border, 2 * _COVER)):
         picture[pixels] = (1 - cover) * picture[pixels] + cover * colours[pixels]
     if labels.ignore is not None:
-        picture[hatched(shrunk(labels.ignore[z], _SIDE))] = IGNORED
+        picture[hatched(shrunk(labels.ignore[z], _SIDE))] = HATCH
     return picture
 
 

@@ -10,7 +10,7 @@ from emseg.data.difference import Pair
 from emseg.data.normalization import Normalization
 from emseg.reporting.difference import section_name
 from emseg.reporting.figures import show_picture
-from emseg.reporting.section_pictures import IGNORED, hatched, in_grey, outlines, shrunk
+from emseg.reporting.section_pictures import HATCH, hatched, in_grey, outlines, shrunk
 
 MOST_SECTIONS = 12
 _COLUMNS, _SIDE = 3, 480
@@ -24,7 +24,7 @@ _LAYERS = {
     "outline before alone": (_BEFORE, 1.0),
     "outline after alone": (_AFTER, 1.0),
     "ignored in both": ((0.6, 0.6, 0.6), 1.0),
-    "ignored now": (IGNORED, 1.0),
+    "ignored now": (HATCH, 1.0),
     "no longer ignored": ((0.9, 0.35, 0.9), 1.0),
 }
 """What is drawn, each over those before it: its colour and how much it covers."""

@@ -16,6 +16,7 @@ from emseg.files import atomic_path
 from emseg.metrics import thin_borders
 from emseg.metrics.inputs import Truth
 from emseg.metrics.scoring import Interval
+from emseg.reporting.section_pictures import outlines
 
 MISSED_MEMBRANE = (0.84, 0.15, 0.16)
 FALSE_MEMBRANE = (0.12, 0.47, 0.71)
@@ -46,7 +47,9 @@ def panel_figure(
     show_picture(axes[0], image, "image", vmin=0, vmax=255)
     shown = ["orange: given cells"] if truth.cells is not None else []
     shown += [_SHADED] if truth.ignore is not None else []
-    show_picture(axes[1], label_picture(truth), "\n".join(["label (white: cell interior)", *filter(None, [", ".join(shown)])]))
+    show_picture(
+        axes[1], label_picture(truth), "\n".join(["label (white: cell interior)", *filter(None, [", ".join(shown)])])
+    )
     show_picture(axes[2], probability, "probability of interior", vmin=0, vmax=1)
     show_picture(
         axes[3],
@@ -73,11 +76,7 @@ def label_picture(truth: Truth) -> np.ndarray:
     """RGB float (Y, X, 3): cell interior white, outlines of cells that are given by number, ignored pixels shaded."""
     picture = np.repeat(truth.interior[..., None].astype(np.float32), 3, axis=-1)
     if truth.cells is not None:
-        cross = ndimage.generate_binary_structure(2, 1)
-        highest, lowest = (
-            extreme(truth.cells, footprint=cross) for extreme in (ndimage.maximum_filter, ndimage.minimum_filter)
-        )
-        picture[(highest != lowest) & (truth.cells > 0)] = GIVEN_CELL
+        picture[outlines(truth.cells)] = GIVEN_CELL
     return _shaded(picture, truth)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-IGNORED = (0.99, 0.86, 0.15)
+HATCH = (0.99, 0.86, 0.15)
 """Colour of the hatch on ignored pixels."""
 _HATCH_PERIOD, _HATCH_WIDTH = 8, 2
 
