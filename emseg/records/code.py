@@ -57,6 +57,7 @@ DECIDES: dict[str, tuple[str, ...]] = {
         "metrics",
         "reporting/evaluation_figures.py",
         "reporting/figures.py",
+        "reporting/section_pictures.py",
         "segmentation/agglomeration.py",
         "segmentation/regions.py",
         "segmentation/segmenter.py",
