@@ -176,7 +176,6 @@ def _add_mitochondria(
 ) -> None:
     """Ellipsoids through several sections: a dark membrane around a darker, striped inside, within one cell."""
     sections, side, _ = tissue.shape
-    y, x = np.mgrid[:side, :side].astype(np.float32)
     for _ in range(max(1, round(sections * side * side / 40_000))):
         section, row, column = _point_deeper_than(8, depth, random)
         if section < 0:
@@ -184,6 +183,7 @@ def _add_mitochondria(
         cell = cells[section, row, column]
         length, width = random.uniform(9, 20), random.uniform(5, 9)
         angle, phase, half_height = random.uniform(0, np.pi), random.uniform(0, np.pi), random.uniform(1.2, 4)
+        near, y, x = _window(row, column, length, side)
         along = (y - row) * np.sin(angle) + (x - column) * np.cos(angle)
         across = (y - row) * np.cos(angle) - (x - column) * np.sin(angle)
         for z in range(max(0, int(section - half_height)), min(sections, int(section + half_height) + 1)):
@@ -191,19 +191,18 @@ def _add_mitochondria(
             if shrink < 0.3:
                 continue
             radius = np.sqrt((along / (length * shrink)) ** 2 + (across / (width * shrink)) ** 2)
-            inside = (radius < 1) & (cells[z] == cell) & (depth[z] > 3.5)
+            inside = (radius < 1) & (cells[z][near] == cell) & (depth[z][near] > 3.5)
             if not inside.any():
                 continue
             rim = np.clip(2.2 - ndimage.distance_transform_edt(inside), 0, 1) * inside
             cristae = 0.5 + 0.5 * np.sin(along * 1.1 + phase + 0.25 * across)
-            tissue[z][inside] -= (0.10 + 0.13 * cristae)[inside]
-            organelles[z] = np.maximum(organelles[z], 0.85 * rim)
+            tissue[z][near][inside] -= (0.10 + 0.13 * cristae)[inside]
+            organelles[z][near] = np.maximum(organelles[z][near], 0.85 * rim)
 
 
 def _add_vesicles(organelles: np.ndarray, depth: np.ndarray, random: np.random.Generator) -> None:
     """Clusters of small dark rings inside cells, and single larger ones."""
     sections, side, _ = organelles.shape
-    y, x = np.mgrid[:side, :side].astype(np.float32)
     for section in range(sections):
         for _ in range(max(1, round(side * side / 5_000))):
             _, row, column = _point_deeper_than(6, depth[section : section + 1], random)
@@ -213,9 +212,23 @@ def _add_vesicles(organelles: np.ndarray, depth: np.ndarray, random: np.random.G
             for _ in range(int(random.integers(4, 10)) if many else 1):
                 centre = np.array([row, column]) + (random.normal(0, 6, 2) if many else 0)
                 radius = random.uniform(1.8, 3.2) if many else random.uniform(3, 6.5)
+                near, y, x = _window(centre[0], centre[1], radius, side)
                 distance = np.hypot(y - centre[0], x - centre[1])
-                ring = np.clip(1.6 - np.abs(distance - radius), 0, 1) * (depth[section] > 3.5)
-                np.maximum(organelles[section], random.uniform(0.5, 0.9) * ring, out=organelles[section])
+                ring = np.clip(1.6 - np.abs(distance - radius), 0, 1) * (depth[section][near] > 3.5)
+                painted = organelles[section][near]
+                np.maximum(painted, random.uniform(0.5, 0.9) * ring, out=painted)
+
+
+def _window(row: float, column: float, radius: float, side: int) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
+    """The part of a section around a disc and the rim that is painted of it; its rows and columns, float32."""
+    rim = 4
+    near_row, near_column = (
+        slice(*(min(max(0, int(edge)), side) for edge in (middle - radius - rim, middle + radius + rim + 1)))
+        for middle in (row, column)
+    )
+    near = near_row, near_column
+    y, x = np.mgrid[near].astype(np.float32)
+    return near, y, x
 
 
 def _point_deeper_than(
