@@ -205,6 +205,13 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def put_back(path: str | Path) -> None:
+    """Put back the folder that a killed process of this machine was about to replace, if there is none at `path`."""
+    path = Path(path)
+    if not path.exists():
+        _remove_leftovers(path)
+
+
 def is_alive(process: int) -> bool:
     """Whether a process of this machine runs."""
     try:

@@ -18,6 +18,7 @@ from emseg.text import plain
 if TYPE_CHECKING:
     from emseg.data.datasets.card import Provenance
     from emseg.data.datasets.download import Progress
+    from emseg.data.incoming import Given
     from emseg.data.labels import LabelReading
 
 _WIDTH = 80
@@ -103,13 +104,17 @@ def data_add(
     ignore_value: IgnoreValue = None,
     ignore_borders: IgnoreBorders = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other sections of that name.")] = False,
+    append: Annotated[bool, typer.Option("--append", help="Add the sections to those of that name.")] = False,
+    continues: Annotated[
+        bool, typer.Option("--continues", help="Appended sections follow the last one there along z.")
+    ] = False,
 ) -> None:
     """Bring in sections with labels, checked, into data/sources/NAME, with a card that says what they are.
 
     A folder holds images and labels, each as a stack (TIFF, HDF5, Zarr, MRC, NRRD, NumPy) or as a folder of single
-    TIFF or PNG files. Labels are masks of membrane or of cells, or they number the cells. How they were read is said.
-    A test stack is test-volume with test-labels. A card.yaml says what is known: title, licence, citations,
-    voxel_size_nm.
+    TIFF or PNG files; or it holds such a folder for each of several stacks. Labels are masks of membrane or of cells,
+    or they number the cells. How they were read is said. A test stack is test-volume with test-labels. A card.yaml says
+    what is known: title, licence, citations, voxel_size_nm.
 
     Examples:
 
@@ -123,13 +128,27 @@ def data_add(
 
         emseg data add axons --from ~/axons --membrane white
 
+        emseg data add cortex --from ~/cortex2 --append    more sections for it, as a stack of their own
+
         emseg data add --card ours.yaml               from the address in your own card
     """
-    from emseg.data.adding import Given, add_source
+    from emseg.data.adding import add_source
     from emseg.data.datasets.card import CARD_FILE, read_card
     from emseg.data.datasets.known import name_of_sample
+    from emseg.data.incoming import Given
     from emseg.errors import InputError
 
+    reading = _reading(membrane, membrane_values, cells, membrane_width, ignore_value, ignore_borders)
+    if append:
+        if name is None or origin is None or sample or card_file or overwrite:
+            raise InputError(
+                "--append adds sections of a folder to a source: emseg data add NAME --from FOLDER --append, without "
+                "--sample, --card and --overwrite"
+            )
+        _append(name, origin, Given(None, reading, images, labels), continues)
+        return
+    if continues:
+        raise InputError("--continues says where appended sections lie; give --append with it")
     card = read_card(card_file) if card_file else None
     if card and name:
         card = card.model_copy(update={"name": name})
@@ -137,12 +156,23 @@ def data_add(
     if name is None:
         raise InputError("say which sections: a name of `emseg data list`, a name for your own, or --card FILE")
     name = name_of_sample(name, sample, card)
-    reading = _reading(membrane, membrane_values, cells, membrane_width, ignore_value, ignore_borders)
     given = Given(card, reading, images, labels)
     with _download_bar() as progress:
         folder = add_source(name, origin, progress=progress, warn=warn, overwrite=overwrite, given=given)
     print_terms(read_card(folder / CARD_FILE))
     print(f"{folder} is ready; `emseg set data.source={name}` makes a project train on it")
+
+
+def _append(name: str, origin: Path, given: Given, continues: bool) -> None:
+    from emseg.data.adding import append_sections
+
+    before, after = append_sections(name, origin, warn=warn, continues=continues, given=given)
+    added = len(after.images) - len(before.images)
+    stacks = ", ".join(f"{stack} ({length})" for stack, length in after.stacks.items()) or "one"
+    print(f"{name}: {len(after.images)} sections, {added} of them new")
+    print(f"stacks: {stacks}")
+    print(f"digest: {after.digest}, before {before.digest}")
+    print("runs of before stay as they are and do not compare; `dvc repro` trains on all sections")
 
 
 def _reading(
@@ -218,7 +248,7 @@ def data_check(
 
         emseg data check ~/cortex --sheet cortex.html
     """
-    from emseg.data.adding import check_folder
+    from emseg.data.incoming import check_folder
 
     if sheet is not None:
         require_suffix(sheet, ".png", ".html")

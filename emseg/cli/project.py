@@ -30,7 +30,7 @@ def init(
     """
     from dataclasses import asdict
 
-    from emseg.data.datasets.known import SYNTHETIC, find_stack
+    from emseg.data.datasets.known import SYNTHETIC, how_to_add
     from emseg.data.sources import SOURCES_FOLDER
     from emseg.project.initialise import initialise
 
@@ -51,8 +51,7 @@ def init(
     for note in done.notes:
         warn(note)
     if data and data != SYNTHETIC and not (folder / SOURCES_FOLDER / str(data)).is_dir():
-        origin = "" if find_stack(data) else " --from FOLDER"
-        print(f"bring the sections in: `emseg data add {data}{origin}` in the project")
+        print(f"bring the sections in: `{how_to_add(data)}` in the project")
 
 
 @app.command("set")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from emseg.data.check import Report, check_stacks, require_sound
-from emseg.data.datasets.card import CARD_FILE, Card, Stack, read_card
+from emseg.data.check import require_sound
+from emseg.data.datasets.card import Card, Stack, stack_name
 from emseg.data.datasets.download import Progress
-from emseg.data.datasets.known import SYNTHETIC, differing_pixels, find_stack, known_cards
-from emseg.data.datasets.obtain import Obtained, obtain
-from emseg.data.labelled import Labelled, read_labelled
-from emseg.data.labels import LabelReading
+from emseg.data.datasets.known import SYNTHETIC, known_cards
+from emseg.data.datasets.obtain import Obtained, obtain, obtain_several
+from emseg.data.incoming import Given, card_for, describe, find_incoming, make_source, noted, own_card_for
+from emseg.data.joining import OWN_SECTIONS, as_files, first_stack_name, join, join_cards, notes_on_cells, parts_of
+from emseg.data.labelled import Labelled
 from emseg.data.sources import (
     SOURCE_FILES,
     SOURCES_FOLDER,
@@ -29,35 +27,9 @@ from emseg.data.sources import (
 )
 from emseg.data.synthetic import make_synthetic
 from emseg.errors import InputError
-from emseg.files import atomic_folder, hold, require_own
+from emseg.files import atomic_folder, hold, put_back, require_own
 
 _DOWNLOADS = ".downloads"
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a user says of sections that are brought in.
-
-    Attributes:
-        card: of the dataset, the lab's own; None: that of a known one, or card.yaml beside the sections.
-        reading: how labels are to be read; None: as the card says, else it is found out.
-        images, labels: the file or folder of each, where their names do not say so.
-    """
-
-    card: Card | None = None
-    reading: LabelReading | None = None
-    images: str | None = None
-    labels_at: str | None = None
-
-    @property
-    def labels(self) -> dict[str, Any]:
-        """What it changes of a card."""
-        return {"labels": self.reading} if self.reading else {}
-
-    @property
-    def places(self) -> dict[str, Any]:
-        """What it changes of a stack of a card."""
-        return {"images": self.images, "labels": self.labels_at} if self.images or self.labels_at else {}
 
 
 def add_source(
@@ -95,26 +67,16 @@ def add_source(
     target = folder / name
     if name == SYNTHETIC:
         source = source_of(name, Labelled(*make_synthetic()))
-        source = replace(source, own_card=_kept(known_cards()[name], Stack(), source, []))
+        source = replace(source, own_card=describe(known_cards()[name], source))
     else:
-        card, stack = _card_for(name, origin, given)
+        card, stacks = card_for(name, origin, given)
         if origin is None and not overwrite and _is_here(target, card):
             return target
-        obtained = obtain(card, stack, origin, folder / _DOWNLOADS / name, progress, warn)
-        found = obtained.found
-        report = _checked(found, _reading(card, found))
-        require_sound(report, str(origin or name))
-        for note in report.notes:
-            warn(note)
-        source = source_of(name, found, report.labels, report.test_labels, str(origin or name))
-        _require_the_cards(source, card, stack)
-        card = _card_of(source, card, stack, obtained, warn)
-        drawn = [labels.membrane_width for labels in (report.labels, report.test_labels) if labels]
-        card = card.model_copy(update={"drawn_membrane_pixels": next(filter(None, drawn), None)})
-        if report.notes:
-            notes = [*([card.note] if card.note else []), *map(_ended, report.notes)]
-            card = card.model_copy(update={"note": " ".join(notes)})
-        source = replace(source, own_card=card)
+        if origin is None:
+            found = [(stacks[0], obtain(card, stacks[0], None, folder / _DOWNLOADS / name, progress, warn))]
+        else:
+            found = obtain_several(card, stacks, origin, warn)
+        source = make_source(name, find_incoming(card, found), str(origin or name), warn)
     with _held(target):
         if target.is_dir() and not overwrite and not is_placeholder(target):
             _require_same(target, source)
@@ -125,60 +87,88 @@ def add_source(
     return target
 
 
-def check_folder(
-    folder: Path,
-    reading: LabelReading | None,
-    images: str | None,
-    labels: str | None,
-    warn: Callable[[str], None],
-) -> tuple[Labelled, Report]:
-    """What `add_source` would find in a folder, how it would read the labels, and what is wrong.
+def append_sections(
+    name: str,
+    origin: Path,
+    folder: Path = SOURCES_FOLDER,
+    warn: Callable[[str], None] = lambda sentence: None,
+    continues: bool = False,
+    given: Given | None = None,
+) -> tuple[Source, Source]:
+    """Add labelled sections to a source: checked like its first ones, and written with them, whole or not at all.
 
     Args:
-        folder: that holds images and labels.
-        reading: how labels are to be read; None: as a card in the folder says, else it is found out.
-        images, labels: the file or folder of each, where their names do not say so.
+        name: of a source that is there.
+        origin: the folder to take the sections from. They become a stack named after it.
+        folder: where sources live.
         warn: told in a sentence what the user should know.
+        continues: whether the first of them lies next to the last section of the last stack, which they then extend.
+        given: what the user says of the sections.
+
+    Returns:
+        The source as it was, and as it is now.
 
     Raises:
-        InputError: images or labels are missing or damaged.
+        InputError: there is no such source; or the sections are missing, damaged, do not pass `check_stacks`, have
+            another size or type than those of the source, or are among them already; or they cannot be written.
+        RunError: the disk is full.
     """
-    found = read_labelled(folder, warn, images, labels)
-    card, _ = _card_for("sections", folder, Given(reading=reading))
-    return found, _checked(found, _reading(card, found))
+    require_source_name(name)
+    if name == SYNTHETIC:
+        raise InputError(f"{SYNTHETIC} names the sections that emseg generates; add yours to a source of your own")
+    target = folder / name
+    with _held(target):
+        put_back(target)
+        if not target.is_dir():
+            raise InputError(f"no source named {name} in {folder} to add sections to; leave --append out to begin one")
+        before = read_source(target, name)
+        after = _appended(before, origin, warn, continues, given or Given())
+        with atomic_folder(target, SOURCE_FILES) as temporary:
+            write_source(temporary, after)
+    return before, after
 
 
-def _checked(found: Labelled, reading: LabelReading) -> Report:
-    return check_stacks(found.images, found.labels, found.test_images, found.test_labels, reading)
+def _appended(before: Source, origin: Path, warn: Callable[[str], None], continues: bool, given: Given) -> Source:
+    base = before.own_card or Card(name=before.name, title=OWN_SECTIONS)
+    card, stacks = own_card_for(before.name, origin, given)
+    if card.voxel_size_nm is None:
+        card = card.model_copy(update={"voxel_size_nm": base.voxel_size_nm})
+    if continues and len(stacks) > 1:
+        raise InputError(f"{origin} holds {len(stacks)} stacks, of which one alone can continue the last one")
+    known = before.stacks or {first_stack_name(before): len(before.images)}
+    if len(stacks) == 1 and stacks[0].name is None:
+        stacks = [stacks[0].model_copy(update={"name": stack_name(origin.resolve().name)})]
+    found: list[tuple[Stack, Obtained]] = []
+    for stack, obtained in obtain_several(card, stacks, origin, warn):
+        if obtained.found.test_images is not None:
+            raise InputError(f"{origin} holds a test stack, which cannot be appended; take it out of the folder")
+        own = _other_name(str(stack.name), [*known, *(str(each.name) for each, _ in found)])
+        found.append((stack.model_copy(update={"name": own, "size": None, "data_digests": []}), obtained))
+    incoming = find_incoming(card, found)
+    old = parts_of(before)
+    report = incoming.report({call: as_files(part) for call, part in old.items()})
+    require_sound(report, str(origin))
+    new = incoming.sources(before.name, str(origin), warn)
+    lengths = {str(stack.name): len(obtained.found.images) for stack, obtained in found}
+    if continues:
+        *_, last = known
+        lengths = {last: known[last] + sum(lengths.values())}
+    after = join(before.name, [before, *new.values()], known | lengths)
+    notes = [*report.notes, *notes_on_cells({f"source {before.name}": before, **new})]
+    for note in notes:
+        warn(note)
+    # What others published is of the sections as they were.
+    base = base.model_copy(update={"published": None, "reference": None})
+    cards = {call: part.own_card for call, part in new.items() if part.own_card}
+    joined = join_cards(base, {f"source {before.name}": base, **cards})
+    return replace(after, own_card=noted(describe(joined, after, next(iter(known))), notes))
 
 
-def _reading(card: Card, found: Labelled) -> LabelReading:
-    """How labels are read, with the size of a pixel where files or card say it."""
-    voxel = found.voxel_size or card.voxel_size_nm
-    return card.labels.model_copy(update={"pixel_nm": float(voxel[-1])}) if voxel else card.labels
-
-
-def _ended(sentence: str) -> str:
-    return sentence if sentence.endswith(".") else f"{sentence}."
-
-
-def _card_for(name: str, origin: Path | None, given: Given) -> tuple[Card, Stack]:
-    """The card that says how to read what is added, and the stack of it."""
-    card, stack = _card_of_name(name, origin, given.card)
-    return card.model_copy(update=given.labels), stack.model_copy(update=given.places)
-
-
-def _card_of_name(name: str, origin: Path | None, card: Card | None) -> tuple[Card, Stack]:
-    if found := find_stack(name, card):
-        return found
-    if origin is None:
-        raise InputError(f"{name} is not a dataset with a card ({', '.join(known_cards())}); say --from FOLDER")
-    if not (origin / CARD_FILE).is_file():
-        return Card(name=name, title="a lab's own sections"), Stack()
-    card = read_card(origin / CARD_FILE).model_copy(update={"name": name})
-    if found := find_stack(name, card):
-        return found
-    raise InputError(f"{origin / CARD_FILE} speaks of several stacks; bring in one folder of sections for each")
+def _other_name(name: str, taken: list[str]) -> str:
+    """`name`, or with a number behind it where that is taken, however it is written."""
+    lower = {each.lower() for each in taken}
+    names = [name, *(f"{name}_{number}" for number in range(2, len(taken) + 2))]
+    return next(each for each in names if each.lower() not in lower)
 
 
 def _is_here(folder: Path, card: Card) -> bool:
@@ -187,56 +177,6 @@ def _is_here(folder: Path, card: Card) -> bool:
     except InputError:
         return False
     return source is not None and source.card is not None and source.card.name == card.name
-
-
-def _require_the_cards(source: Source, card: Card, stack: Stack) -> None:
-    """Refuse sections that are not those that the card speaks of."""
-    if stack.pixels:
-        different = differing_pixels(stack, source.images, source.labels, source.test_images)
-        if different:
-            raise InputError(
-                f"the pixels of {different} are not those of the {card.title}; fetch them again, or give your own "
-                "sections another name"
-            )
-    elif stack.data_digests and source.digest not in stack.data_digests:
-        raise InputError(
-            f"the sections have digest {source.digest}, not one that the card of {card.name} names; "
-            f"correct the card, or take data_digests out of it"
-        )
-    for images, size in ((source.images, stack.size), (source.test_images, stack.test_size)):
-        if size and len(images) and list(images.shape) != size:
-            shown, right = (" x ".join(map(str, shape)) for shape in (images.shape, size))
-            raise InputError(f"the sections of {source.name} are {shown}, but its card says {right}; correct either")
-
-
-def _card_of(source: Source, card: Card, stack: Stack, obtained: Obtained, warn: Callable[[str], None]) -> Card:
-    """The card to lay beside sections that were added."""
-    if (known := source.known_card) and known.name != card.name:
-        warn(f"these are the sections of {known.name}: {known.title}; its licence and citations hold for them")
-        card = known
-    in_files = obtained.found.voxel_size
-    if card.voxel_size_nm is None and in_files:
-        card = card.model_copy(update={"voxel_size_nm": list(in_files)})
-    elif in_files and card.voxel_size_nm and not np.allclose(in_files, card.voxel_size_nm, rtol=0.01):
-        said, found = (" x ".join(f"{part:g}" for part in size) for size in (card.voxel_size_nm, in_files))
-        warn(f"the files say that a voxel is {found} nm, the card {said} nm; the card counts")
-    if card.name in known_cards() and not known and not obtained.are_files_known:
-        note = f"nothing shows that these are the sections of {card.name}: their pixels are not known to emseg"
-        warn(note)
-        card = card.model_copy(update={"note": note})
-    return _kept(card, stack, source, obtained.origins)
-
-
-def _kept(card: Card, stack: Stack, source: Source, origins: list[Any]) -> Card:
-    """A card that speaks of the sections as `write_source` writes them, and of no others."""
-    tested = list(source.test_images.shape) if len(source.test_images) else None
-    alone = Stack(name=stack.name, size=list(source.images.shape), test_size=tested, data_digests=[source.digest])
-    left = {"labels", "stacks", "fetched", "origins"}
-    if card.name in known_cards():
-        # They hold where the pixels are recognised, and come from the card that is recognised then.
-        left |= {"published", "reference"}
-    entries = {key: getattr(card, key) for key in Card.model_fields if key not in left}
-    return Card(**entries, stacks=[alone], origins=origins or card.origins)
 
 
 def _require_same(folder: Path, source: Source) -> None:
@@ -249,7 +189,7 @@ def _require_same(folder: Path, source: Source) -> None:
     if known != source.digest:
         raise InputError(
             f"{folder} holds other sections (digest {known[:8]}, the new ones have {source.digest[:8]}); "
-            "choose another name, or give --overwrite to replace them"
+            "choose another name, --append to add them to those, or --overwrite to replace those"
         )
 
 

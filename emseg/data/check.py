@@ -133,8 +133,10 @@ def check_stacks(
         )
     return Report(
         report.facts | {f"test {name}": fact for name, fact in test.facts.items()},
-        problems + _shared(images, test_images),
-        report.notes + [f"test stack: {note}" for note in test.notes] + _ranges_apart(images, test_images),
+        problems + shared_sections({"the training stack": images, "the test stack": test_images}),
+        report.notes
+        + [f"test stack: {note}" for note in test.notes]
+        + ranges_apart({"training sections": images, "test sections": test_images}),
         report.labels,
         test.labels,
     )
@@ -209,13 +211,15 @@ def _other_ranges(images: np.ndarray, counted: np.ndarray) -> list[str]:
     ]
 
 
-def _ranges_apart(images: np.ndarray, test_images: np.ndarray) -> list[str]:
-    own, tested = _grey_range(images), _grey_range(test_images)
-    if not _is_other(own, tested):
-        return []
+def ranges_apart(stacks: dict[str, np.ndarray]) -> list[str]:
+    """A sentence for each stack whose grey levels lie apart from those of the first; stacks by what to call them."""
+    ranges = {name: _grey_range(images) for name, images in stacks.items()}
+    (first, own), *others = ranges.items()
     return [
-        f"test sections have grey levels of {tested[0]:g} to {tested[1]:g} but training sections of {own[0]:g} to "
-        f"{own[1]:g}; a network may not know what it sees there"
+        f"{name} have grey levels of {other[0]:g} to {other[1]:g} but {first} of {own[0]:g} to {own[1]:g}; a network "
+        "may not know what it sees there"
+        for name, other in others
+        if _is_other(own, other)
     ]
 
 
@@ -229,14 +233,19 @@ def _duplicates(images: np.ndarray) -> list[str]:
     return problems
 
 
-def _shared(images: np.ndarray, test_images: np.ndarray) -> list[str]:
-    known = {section_digest(image): z for z, image in enumerate(images)}
-    return [
-        f"section {z} of the test stack is section {known[digest]} of the training stack, as it is, turned or "
-        "mirrored; take it out of one of them"
-        for z, image in enumerate(test_images)
-        if (digest := section_digest(image)) in known
-    ]
+def shared_sections(stacks: dict[str, np.ndarray]) -> list[str]:
+    """A sentence for each section that is in two stacks, as it is, turned or mirrored; stacks by what to call them."""
+    known: dict[str, tuple[str, int]] = {}
+    problems = []
+    for name, images in stacks.items():
+        for z, image in enumerate(images):
+            first, place = known.setdefault(section_digest(image), (name, z))
+            if first != name:
+                problems.append(
+                    f"section {z} of {name} is section {place} of {first}, as it is, turned or mirrored; take it out "
+                    "of one of them"
+                )
+    return problems
 
 
 def _misfits(contrast: np.ndarray, fitting: float) -> list[str]:

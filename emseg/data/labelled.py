@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from emseg.data.io import roles
-from emseg.data.io.folder import is_note, shortened
+from emseg.data.io.folder import is_note, natural, shortened
 from emseg.data.io.formats import format_of, open_sections, split_place
 from emseg.data.io.metadata import VoxelSize
 from emseg.data.io.stack import read_stack
@@ -73,6 +73,35 @@ def read_labelled(
     for remark in found.left_aside([place for place in places if place]):
         warn(remark)
     return read_parts(*places, warn)
+
+
+def stack_folders(folder: Path, images: str | Path | None = None, labels: str | Path | None = None) -> list[Path]:
+    """The folders in `folder` that each hold a stack with its labels; none where `folder` itself holds one.
+
+    `images` and `labels` are what the user says of their places, see `read_labelled`.
+
+    Raises:
+        InputError: a test stack lies beside such folders.
+    """
+    places = [place for place in (images, labels) if place is not None]
+
+    def holds(entry: Path, elsewhere: bool) -> bool:
+        if any((elsewhere and split_place(place)[0].exists()) or _is_inside(entry, place) for place in places):
+            return True
+        return any(role in ("images", "labels") for each in entry.iterdir() for role, _ in _roles_of(each))
+
+    if not folder.is_dir() or format_of(folder) is not None or holds(folder, elsewhere=True):
+        return []
+    entries = sorted((entry for entry in folder.iterdir() if not is_note(entry)), key=lambda entry: natural(entry.name))
+    found = [
+        entry for entry in entries if entry.is_dir() and format_of(entry) is None and holds(entry, elsewhere=False)
+    ]
+    tested = [entry.name for entry in entries if _roles_of(entry)]
+    if found and tested:
+        raise InputError(
+            f"{folder}: {shortened(tested)} lies beside folders of stacks; move it into the folder of one of them"
+        )
+    return found
 
 
 def read_parts(
@@ -175,8 +204,11 @@ def _given(folder: Path, place: str | Path | None) -> str | None:
     """A place as the user gave it: in the folder, or as it stands."""
     if place is None:
         return None
-    inside = folder / place
-    return str(inside if split_place(inside)[0].exists() else place)
+    return str(folder / place if _is_inside(folder, place) else place)
+
+
+def _is_inside(folder: Path, place: str | Path) -> bool:
+    return split_place(folder / place)[0].exists()
 
 
 def _name(place: str) -> str:

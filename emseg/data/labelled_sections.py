@@ -26,7 +26,8 @@ class LabelledSections:
         cells: uint32 (Z, Y, X), the number of each cell; None: cells are the components of the interior, section by
             section.
         ignore: bool (Z, Y, X), True where pixels neither train nor score; None: all of them do.
-        numbers: (Z,), their numbers in the stack; under `paper`, of augmented images.
+        numbers: (Z,), their numbers in the source; under `paper`, of augmented images.
+        places: (Z,), along z; see `Source.places`.
     """
 
     images: np.ndarray
@@ -34,6 +35,7 @@ class LabelledSections:
     cells: np.ndarray | None
     ignore: np.ndarray | None
     numbers: np.ndarray
+    places: np.ndarray
 
     def __len__(self) -> int:
         return len(self.images)
@@ -45,6 +47,7 @@ class LabelledSections:
             None if self.cells is None else self.cells[which],
             None if self.ignore is None else self.ignore[which],
             self.numbers[which],
+            self.places[which],
         )
 
     @cached_property
@@ -68,8 +71,8 @@ class LabelledSections:
 
     @property
     def consecutive(self) -> list[np.ndarray]:
-        """Where consecutive sections stand: what is cut out of a stack separates neighbours."""
-        return consecutive(self.numbers)
+        """Which sections follow on one another in their stack: what is cut out of it separates neighbours."""
+        return consecutive(self.places)
 
     @property
     def blocks(self) -> list[LabelledSections]:
@@ -102,14 +105,18 @@ def divide(
         if augmented is None:
             raise ValueError(f"protocol {split.protocol} divides augmented images, and there are none")
         numbers = np.arange(len(augmented.images))
-        whole = LabelledSections(augmented.images, augmented.labels, augmented.cells, augmented.ignore, numbers)
+        whole = LabelledSections(
+            augmented.images, augmented.labels, augmented.cells, augmented.ignore, numbers, numbers
+        )
         return Parts(*(whole[part] for part in divide_augmented(len(whole), seed)))
     numbers = np.arange(len(dataset.images))
-    stack = tested = LabelledSections(dataset.images, dataset.labels, dataset.cells, dataset.ignore, numbers)
+    stack = tested = LabelledSections(
+        dataset.images, dataset.labels, dataset.cells, dataset.ignore, numbers, dataset.places
+    )
     if split.protocol == "official":
         numbers = np.arange(len(dataset.test_images))
         tested = LabelledSections(
-            dataset.test_images, dataset.test_labels, dataset.test_cells, dataset.test_ignore, numbers
+            dataset.test_images, dataset.test_labels, dataset.test_cells, dataset.test_ignore, numbers, numbers
         )
 
     def part(whole: LabelledSections, sections: tuple[int, ...]) -> LabelledSections:
@@ -127,7 +134,7 @@ def every_section(dataset: Source, normalization: Normalization) -> LabelledSect
         normalization: of grey levels; that of the sections trained on.
 
     Returns:
-        The training stack, numbered from 0, and a labelled test stack of the same size. Between the numbers of the two
+        The training stacks, numbered from 0, and a labelled test stack of the same size. Between the numbers of the two
         one is left free, for they are no neighbours.
     """
     stacks = [(dataset.images, dataset.labels, dataset.cells, dataset.ignore)]
@@ -138,17 +145,20 @@ def every_section(dataset: Source, normalization: Normalization) -> LabelledSect
     return LabelledSections(
         np.concatenate([normalization.grey(stack) for stack in images]),
         np.concatenate(labels),
-        None if all(part is None for part in cells) else np.concatenate(list(map(_numbers, labels, cells))),
-        None if all(part is None for part in ignore) else np.concatenate(list(map(_ignored, labels, ignore))),
+        None if all(part is None for part in cells) else np.concatenate(list(map(cells_of, labels, cells))),
+        None if all(part is None for part in ignore) else np.concatenate(list(map(ignored_of, labels, ignore))),
         np.concatenate([numbers[0], *(len(dataset.images) + 1 + of_test for of_test in numbers[1:])]),
+        np.concatenate([dataset.places, *(dataset.places[-1] + 2 + of_test for of_test in numbers[1:])]),
     )
 
 
-def _numbers(labels: np.ndarray, cells: np.ndarray | None) -> np.ndarray:
+def cells_of(labels: np.ndarray, cells: np.ndarray | None) -> np.ndarray:
+    """Cells by number, uint32 (Z, Y, X); where they are not given, the components of the interior of each section."""
     if cells is not None:
         return cells
     return np.stack([ndimage.label(section)[0] for section in labels]).astype(np.uint32)
 
 
-def _ignored(labels: np.ndarray, ignore: np.ndarray | None) -> np.ndarray:
+def ignored_of(labels: np.ndarray, ignore: np.ndarray | None) -> np.ndarray:
+    """What neither trains nor scores, bool (Z, Y, X); where it is not given, no pixel of `labels`."""
     return np.zeros(labels.shape, bool) if ignore is None else ignore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from emseg.data.datasets.card import CARD_FILE, Card, Noted, Provenance, read_card, write_card
-from emseg.data.datasets.known import SYNTHETIC, find_stack, recognise
+from emseg.data.datasets.known import SYNTHETIC, how_to_add, recognise
 from emseg.data.io.stack import read_stack, section_digest, stack_digest, write_stack
 from emseg.data.labelled import Labelled, read_labelled
 from emseg.data.labels import Labels, as_interior
 from emseg.data.synthetic import make_synthetic
 from emseg.errors import InputError
+from emseg.files import put_back
 
 SOURCES_FOLDER = Path("data/sources")
 PREPARED_FOLDER, PREPARED_MANIFEST = Path("data/prepared"), "prepared.json"
@@ -34,12 +35,13 @@ _LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class Source:
-    """Labelled sections: a training stack and, where there is one, a test stack.
+    """Labelled sections: training stacks one after the other and, where there is one, a test stack.
 
     `images` and `test_images` are uint8 or uint16 (Z, Y, X); `labels` and `test_labels` are bool, True for cell
     interior. The test arrays have no sections where the source has none. `cells` and `test_cells` are uint32, the
     number of each cell, 0 on membrane; `ignore` and `test_ignore` are bool, True where pixels neither train nor score.
-    `own_card` is the one that lies beside them.
+    `own_card` is the one that lies beside them. `stacks` are the names of several stacks and how many sections each
+    has, in their order along Z; it is empty where all sections are of one.
     """
 
     name: str
@@ -52,19 +54,32 @@ class Source:
     test_cells: np.ndarray | None = None
     test_ignore: np.ndarray | None = None
     own_card: Card | None = None
+    stacks: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many sections each training stack has."""
+        return list(self.stacks.values()) or [len(self.images)]
+
+    @property
+    def places(self) -> np.ndarray:
+        """Where the training sections are along z, (Z,): consecutive in a stack, with a gap between stacks."""
+        return np.arange(len(self.images)) + np.repeat(np.arange(len(self.lengths)), self.lengths)
 
     @property
     def digest(self) -> str:
-        """Digest of every pixel and label, 32 hexadecimal digits."""
+        """Digest of every pixel and label, and of where stacks end, 32 hexadecimal digits."""
         stacks = [self.images, self.labels, self.test_images, self.test_labels]
         more = [self.cells, self.ignore, self.test_cells, self.test_ignore]
         if any(stack is not None for stack in more):
             stacks += [np.empty(0, bool) if stack is None else stack for stack in more]
+        if self.stacks:
+            stacks.append(np.array(self.lengths, "<i8"))
         return stack_digest(*stacks)
 
     @cached_property
     def section_digests(self) -> list[str]:
-        """`section_digest` of the images of the training stack."""
+        """`section_digest` of the images of the training stacks."""
         return [section_digest(image) for image in self.images]
 
     @cached_property
@@ -81,7 +96,7 @@ class Source:
     def card(self) -> Card | None:
         """What is known of the sections; a card that lies beside others than its own is not theirs."""
         own = self.own_card
-        if own and (expected := own.stacks[0].data_digests) and self.digest not in expected:
+        if own and own.digests and self.digest not in own.digests:
             own = None
         return self.known_card or own
 
@@ -111,6 +126,7 @@ def load_source(name: str, folder: str | Path = SOURCES_FOLDER) -> Source:
         InputError: nothing of that name was added, or its files are damaged.
     """
     location = Path(folder) / name
+    put_back(location)
     if location.is_dir() and not is_placeholder(location):
         return read_source(location, name)
     if name == SYNTHETIC:
@@ -119,8 +135,7 @@ def load_source(name: str, folder: str | Path = SOURCES_FOLDER) -> Source:
     if prepared := _prepared_source(name, Path(folder).parent / PREPARED_FOLDER.name):
         return prepared
     there = f"there are {', '.join(sources)}; " if (sources := list_sources(folder)) else ""
-    add = f"emseg data add {name}" + ("" if find_stack(name) else " --from FOLDER")
-    raise InputError(f"no source named {name} in {folder}; {there}bring it in with `{add}`")
+    raise InputError(f"no source named {name} in {folder}; {there}bring it in with `{how_to_add(name)}`")
 
 
 def list_sources(folder: str | Path = SOURCES_FOLDER) -> list[str]:
@@ -158,7 +173,8 @@ def read_source(folder: Path, name: str) -> Source:
     """Read a folder that holds images and labels, and perhaps a test stack and a card; see `read_labelled`.
 
     Raises:
-        InputError: images or labels are missing, damaged, or differ in number or size; or the card is not one.
+        InputError: images or labels are missing, damaged, or differ in number or size; or the card is not one, or
+            speaks of other stacks.
     """
     source = source_of(name, read_labelled(folder), where=str(folder))
     stored: dict[str, Any] = {
@@ -167,8 +183,8 @@ def read_source(folder: Path, name: str) -> Source:
         if (file := folder / f"{part.replace('_', '-')}.tif").is_file()
     }
     stored = {part: stack > 0 if part.endswith("ignore") else stack for part, stack in stored.items()}
-    card = folder / CARD_FILE
-    return replace(source, **stored, own_card=read_card(card) if card.is_file() else None)
+    card = read_card(folder / CARD_FILE) if (folder / CARD_FILE).is_file() else None
+    return replace(source, **stored, own_card=card, stacks=card.lengths_of(source.images, folder) if card else {})
 
 
 def require_source_name(name: str) -> None:

@@ -43,14 +43,13 @@ def calibrate(
         cells = "threshold"
     require_same_networks(record)
     predictor = load_predictor(record, normalized=True)
-    predicted = predictor.predict(validation.images, validation.numbers)
+    predicted = predictor.predict(validation.images, validation.places)
     sweep = sweep_thresholds(predicted, validation)
     plain = thresholds = Thresholds(v_rand=sweep.v_rand().threshold, v_info=sweep.v_info().threshold)
     agglomeration = None
     if cells == "agglomeration":
         agglomeration = _learn(record, predictor, training)
-        merged = [agglomeration.close_stack(predicted[block]) for block in validation.consecutive]
-        sweep = sweep_thresholds(np.concatenate(merged), validation)
+        sweep = sweep_thresholds(agglomeration.close(predicted, validation.places), validation)
         thresholds = Thresholds(v_rand=MERGE_THRESHOLD, v_info=MERGE_THRESHOLD)
     sigma, level = fit_threshold(validation.images, validation.labels, validation.ignore)
     calibration = Calibration(

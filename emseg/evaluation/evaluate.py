@@ -186,15 +186,14 @@ def score_sections(record: RunRecord, run: Run, test: LabelledSections) -> Score
         )
     require_same_networks(record)
     predictor = load_predictor(record, normalized=True)
-    probability = predictor.predict(test.images, test.numbers)
+    probability = predictor.predict(test.images, test.places)
     per_section = score_pixels(probability, threshold=PIXEL_THRESHOLD, **test.for_metrics)
     merged = probability
     if calibration.agglomeration is not None:
         thresholded = _score_cells(probability, test, calibration.plain)
         for name in THRESHOLDED_METRICS:
             per_section[name] = thresholded[name.removesuffix("_thresholded")]
-        agglomeration = Agglomeration.from_rules(calibration.agglomeration)
-        merged = np.concatenate([agglomeration.close_stack(probability[block]) for block in test.consecutive])
+        merged = Agglomeration.from_rules(calibration.agglomeration).close(probability, test.places)
     cells = _score_cells(merged, test, calibration.thresholds)
     if calibration.agglomeration is not None:
         # It compares pixels too, so it is of the mask, whose membranes are as wide as the network sees them.

@@ -75,7 +75,7 @@ def measure_leak(
 
 
 def _score_sections(record: RunRecord, test: LabelledSections) -> pd.DataFrame:
-    probability = load_predictor(record).predict(test.images, test.numbers)
+    probability = load_predictor(record).predict(test.images, test.places)
     threshold = read_evaluation(record.evaluation_folder).threshold
     table = score_pixels(probability, **test.for_metrics)
     table = table.merge(score_segments(probability, threshold=threshold, **test.for_metrics))

@@ -84,9 +84,9 @@ class Predictor:
         for window in _windows(sections, self.network.neighbours):
             yield self.section(window)
 
-    def predict(self, sections: np.ndarray, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Probabilities float32 of sections (Z, Y, X) with these numbers in their stack: a gap parts neighbours."""
-        return np.stack([p for block in consecutive(numbers) for p in self.stream(sections[block])])
+    def predict(self, sections: np.ndarray, places: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Probabilities float32 of sections (Z, Y, X) at these places along z: a gap parts neighbours."""
+        return np.stack([p for block in consecutive(places) for p in self.stream(sections[block])])
 
     @torch.inference_mode()
     def section(self, window: Sequence[np.ndarray]) -> np.ndarray:

@@ -18,7 +18,7 @@ raises the expected V_rand where that is likelier than V_rand / 2, which is a ha
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ from scipy import ndimage, sparse
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from emseg.data.protocol import consecutive
 from emseg.records.calibration import BorderRule, MergeRules, RoundRules
 from emseg.segmentation.regions import FEATURES, OVERLAP, Borders, Regions, find_borders, find_regions
 
@@ -95,6 +96,10 @@ class Agglomeration:
     """What was learned: the rounds, in their order; the last goes down to `MERGE_THRESHOLD`."""
 
     rounds: tuple[MergeRound, ...]
+
+    def close(self, probability: np.ndarray, places: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Sections (Z, Y, X) at these places along z closed, float32 (Z, Y, X): a gap parts neighbours."""
+        return np.concatenate([self.close_stack(probability[block]) for block in consecutive(places)])
 
     def close_stack(self, probability: np.ndarray) -> np.ndarray:
         """Every section of a stack (Z, Y, X) of consecutive sections closed, see `ClosedStack`; float32 (Z, Y, X)."""

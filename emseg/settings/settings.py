@@ -21,7 +21,7 @@ from emseg.settings.base import (
 from emseg.settings.file import assign, read_yaml
 from emseg.settings.tuning import TuningSettings
 
-ProtocolName = Literal["paper", "heldout", "kfold", "official"]
+ProtocolName = Literal["paper", "heldout", "kfold", "leave_one_stack_out", "official"]
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 CellMethod = Literal["threshold", "agglomeration"]
 LEAKING_PROTOCOLS = ("paper",)
@@ -41,19 +41,22 @@ class ProtocolSettings(SettingsPart):
 
     name: ProtocolName
     held_out: int = Field(ge=1)
-    """`heldout`: how many sections at the end of the stack are tested on."""
+    """`heldout`: how many sections are tested on, at the end of each stack in proportion to its length."""
     validation: int = Field(ge=1)
-    """How many sections at the end of the training block choose the checkpoint."""
+    """How many sections choose the checkpoint, at the end of what trains of each stack, in proportion to its length."""
     blocks: int = Field(ge=2, le=1000)
-    """`kfold`: into how many contiguous blocks the stack is cut."""
+    """`kfold`: into how many contiguous blocks each stack is cut."""
     folds: list[int] = Field(min_length=1)
-    """Which folds are run: [0] except for `kfold`."""
+    """Which folds are run: of `kfold` the blocks, of `leave_one_stack_out` the stacks, each from 0; else [0]."""
 
     @model_validator(mode="after")
     def _folds_exist(self) -> ProtocolSettings:
-        limit = self.blocks if self.name == "kfold" else 1
-        if any(fold not in range(limit) for fold in self.folds) or len(set(self.folds)) < len(self.folds):
-            allowed = f"different numbers from 0 to {limit - 1}" if limit > 1 else "[0]"
+        # How many stacks there are is not known before the sections.
+        limit = {"kfold": self.blocks, "leave_one_stack_out": None}.get(self.name, 1)
+        is_one = [fold >= 0 and (limit is None or fold < limit) for fold in self.folds]
+        if not all(is_one) or len(set(self.folds)) < len(self.folds):
+            last = "on" if limit is None else f"to {limit - 1}"
+            allowed = "[0]" if limit == 1 else f"different numbers from 0 {last}"
             raise ValueError(f"folds must be {allowed} under protocol {self.name}")
         return self
 

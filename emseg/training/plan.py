@@ -163,7 +163,7 @@ class RunPlan:
         elif wants_distances:
             limit = self.settings.augment.separation_limit
             distances = separation_distances(part.labels, part.cells, limit).astype(np.float16)
-        return TrainingStack(part.images, part.labels, distances, part.numbers, part.ignore)
+        return TrainingStack(part.images, part.labels, distances, part.places, part.ignore)
 
     @property
     def identity(self) -> Identity:
@@ -274,7 +274,7 @@ def check_plans(settings: Settings, dataset: Source, models: list[str]) -> list[
 
 def split_of(settings: Settings, dataset: Source, fold: int) -> Split:
     """The split of one fold."""
-    return split_sections(settings.protocol, len(dataset.images), fold, len(dataset.test_labels))
+    return split_sections(settings.protocol, dataset.lengths, fold, len(dataset.test_labels))
 
 
 def augmented_folder(fold: int) -> Path:
@@ -295,7 +295,7 @@ def parts_of_run(record: RunRecord, dataset: Source) -> Parts:
             f"but {dataset.name} now has digest {dataset.digest}"
         )
     settings = run.settings
-    split = split_sections(settings.protocol, len(dataset.images), run.fold, len(dataset.test_labels))
+    split = split_sections(settings.protocol, dataset.lengths, run.fold, len(dataset.test_labels))
     augmented = None
     if split.divides_augmented:
         augmented = _augmented(dataset, split, settings.augment, settings.training.augmentation)

@@ -44,14 +44,14 @@ class TrainingStack:
         images: uint8 (N, Y, X).
         labels: bool (N, Y, X).
         separations: float16 (N, Y, X), pixels; None where the loss uses no weight map.
-        numbers: of the images in the stack (N,), which tell neighbours; looked at if the network sees some.
+        places: of the images along z (N,), which tell neighbours; looked at if the network sees some.
         ignore: bool (N, Y, X), True where pixels do not train; None: all do.
     """
 
     images: np.ndarray
     labels: np.ndarray
     separations: np.ndarray | None
-    numbers: np.ndarray
+    places: np.ndarray
     ignore: np.ndarray | None = None
 
     @property
@@ -102,7 +102,7 @@ class TrainingSamples:
         self.separations = None if stack.separations is None else torch.from_numpy(stack.separations).to(device)
         self.ignore = None if stack.ignore is None else torch.from_numpy(stack.ignore).to(device)
         self.margin = network.margin
-        self.nearby = _nearby(stack.numbers, network.neighbours) if network.neighbours else None
+        self.nearby = _nearby(stack.places, network.neighbours) if network.neighbours else None
         self.recipe = recipe
         self.augment = augment
         self.crop = (recipe.crop, recipe.crop) if recipe.crop else stack.images.shape[1:]
@@ -188,10 +188,10 @@ class TrainingSamples:
         return windows
 
 
-def _nearby(sections: np.ndarray, reach: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def _nearby(places: np.ndarray, reach: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """For each image those before and after it; at the end of a block of sections the last one stands in."""
     nearby = []
-    for block in consecutive(sections):
+    for block in consecutive(places):
         for place in block:
             around = np.clip(np.arange(place - reach, place + reach + 1), block[0], block[-1]).tolist()
             nearby.append((tuple(around[:reach]), tuple(around[reach + 1 :])))

@@ -249,7 +249,7 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         # Without test-time augmentation: which epoch is best is not worth eight predictions.
         probability = Predictor(self._kept_network, precision=self.recipe.precision).predict(
-            self.validation.images, self.validation.numbers
+            self.validation.images, self.validation.places
         )
         if not np.isfinite(probability).all():
             raise TrainingDiverged(f"the network predicts NaN after epoch {self.state.epoch + 1}; training stopped")

@@ -60,7 +60,7 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     name = name or f"{source.name}-{settings.tuning.model}"
     if settings.protocol.name in LEAKING_PROTOCOLS:
-        raise InputError("protocol.name is paper, which leaks; tune under heldout or kfold")
+        raise InputError("protocol.name is paper, which leaks; tune under heldout, kfold or leave_one_stack_out")
     check_space(settings, source)
     unknown = f"there is no study {name} {'in that storage' if storage_url else 'here'}; begin it with `emseg tune run`"
     if must_exist and storage_url is None and not journal_of(name).is_file():

@@ -107,7 +107,7 @@ def run_worker(
 
 def score_network(predictor: Predictor, validation: LabelledSections, metric: ValidationMetric) -> float:
     """A metric on the validation sections."""
-    probability = predictor.predict(validation.images, validation.numbers)
+    probability = predictor.predict(validation.images, validation.places)
     return score_validation(probability, metrics=[metric], **validation.for_metrics)[metric]
 
 

@@ -20,7 +20,7 @@ SETTINGS = AugmentedSetSettings(count=10, seed=0, separation_limit=20.0, elastic
 
 def split(name, test_sections=0):
     settings = ProtocolSettings(name=name, held_out=2, validation=2, blocks=2, folds=[0])
-    return split_sections(settings, 9, 0, test_sections)
+    return split_sections(settings, [9], 0, test_sections)
 
 
 HELDOUT = split("heldout")

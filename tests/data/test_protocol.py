@@ -23,7 +23,7 @@ def is_contiguous(sections):
 
 
 def test_heldout_on_the_challenge_stack():
-    split = split_sections(protocol("heldout"), 30)
+    split = split_sections(protocol("heldout"), [30])
     assert split.test == (24, 25, 26, 27, 28, 29)
     assert split.validation == (20, 21, 22, 23)
     assert split.training == tuple(range(20))
@@ -32,7 +32,7 @@ def test_heldout_on_the_challenge_stack():
 @given(st.integers(12, 60), st.integers(2, 6), st.integers(1, 3))
 def test_kfold_tests_every_section_once_in_contiguous_blocks(sections, blocks, validation):
     settings = protocol("kfold", blocks=blocks, validation=validation)
-    splits = [split_sections(settings, sections, fold) for fold in range(blocks)]
+    splits = [split_sections(settings, [sections], fold) for fold in range(blocks)]
     assert sorted(z for split in splits for z in split.test) == list(range(sections))
     for split in splits:
         assert is_contiguous(split.test)
@@ -41,28 +41,28 @@ def test_kfold_tests_every_section_once_in_contiguous_blocks(sections, blocks, v
 
 
 def test_official_tests_on_the_other_stack():
-    split = split_sections(protocol("official"), 30, test_sections=12)
+    split = split_sections(protocol("official"), [30], test_sections=12)
     assert split.test == tuple(range(12))
     assert split.training + split.validation == tuple(range(30))
     with pytest.raises(InputError, match=r"test-labels\.tif"):
-        split_sections(protocol("official"), 30)
+        split_sections(protocol("official"), [30])
 
 
 def test_paper_divides_augmented_images_and_says_that_it_leaks():
-    split = split_sections(protocol("paper"), 30)
+    split = split_sections(protocol("paper"), [30])
     assert split.leaks
     assert split.training == tuple(range(30))
     training, validation, test = divide_augmented(1000, seed=0)
     assert [len(training), len(validation), len(test)] == [900, 50, 50]
     assert sorted(np.concatenate([training, validation, test])) == list(range(1000))
-    assert not split_sections(protocol("heldout"), 30).leaks
+    assert not split_sections(protocol("heldout"), [30]).leaks
 
 
 @pytest.mark.parametrize("name", ["heldout", "kfold"])
 @pytest.mark.parametrize("sections", [1, 3, 5])
 def test_too_few_sections(name, sections):
     with pytest.raises(InputError, match="too few"):
-        split_sections(protocol(name, validation=5), sections)
+        split_sections(protocol(name, validation=5), [sections])
 
 
 def marked_source(test_stack=False):
@@ -85,7 +85,7 @@ def marked_source(test_stack=False):
 )
 def test_no_held_out_pixel_warped_or_not_reaches_training(name, fold, test_stack):
     source = marked_source(test_stack)
-    split = split_sections(protocol(name, held_out=4), 15, fold, len(source.test_labels))
+    split = split_sections(protocol(name, held_out=4), [15], fold, len(source.test_labels))
     augmented = make_augmented(source, split, AUGMENT)
     parts = divide(source, split, augmented.normalization)
     seen = set(np.unique(augmented.images).tolist()) | set(np.unique(parts.training.images).tolist())
@@ -100,7 +100,7 @@ def test_normalisation_of_16_bit_sections_is_measured_on_training_sections_alone
     bright = source.images.astype(np.uint16) * 10
     bright[-4:] = 60000
     wide = Source("wide", bright, source.labels, bright[:0], source.labels[:0])
-    split = split_sections(protocol("heldout", held_out=4), 15)
+    split = split_sections(protocol("heldout", held_out=4), [15])
     normalization = make_augmented(wide, split, AUGMENT).normalization
     assert normalization.high <= 1100
 
@@ -108,7 +108,7 @@ def test_normalisation_of_16_bit_sections_is_measured_on_training_sections_alone
 def test_paper_does_leak():
     """The test above can fail: under `paper` the same sections stand on both sides."""
     source = marked_source()
-    split = split_sections(protocol("paper"), 15)
+    split = split_sections(protocol("paper"), [15])
     augmented = make_augmented(source, split, AUGMENT)
     parts = divide(source, split, augmented.normalization, augmented)
     assert set(np.unique(parts.training.images)) & set(np.unique(parts.test.images))
@@ -126,4 +126,4 @@ def test_folds_that_do_not_exist_are_refused(folds):
 )
 def test_a_fold_that_the_protocol_does_not_have_is_not_trained(name, fold):
     with pytest.raises(InputError, match=rf"fold {fold} does not exist; protocol {name} has fold"):
-        split_sections(protocol(name), 30, fold, test_sections=12)
+        split_sections(protocol(name), [30], fold, test_sections=12)

@@ -134,7 +134,7 @@ def test_other_sections_of_a_name_are_replaced_only_when_asked_for(tmp_path, sou
     add_source("mine", source_folder, tmp_path / "sources")
     write_stack(tmp_path / "others" / "images.tif", stack[0][:8])
     write_stack(tmp_path / "others" / "labels.tif", stack[1][:8])
-    with pytest.raises(InputError, match=r"holds other sections .*; choose another name, or give --overwrite"):
+    with pytest.raises(InputError, match=r"holds other sections .*; choose another name, --append"):
         add_source("mine", tmp_path / "others", tmp_path / "sources")
     assert len(load_source("mine", tmp_path / "sources").images) == 9
     add_source("mine", tmp_path / "others", tmp_path / "sources", overwrite=True)

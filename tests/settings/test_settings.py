@@ -27,7 +27,7 @@ def changed(tmp_path, changes):
         ({"training": {"epochs": "many"}}, "training.epochs: .*integer"),
         ({"training": {"epochs": 2.5}}, "training.epochs"),
         ({"training": {"learning_rate": -1.0}}, "training.learning_rate: .*greater than 0"),
-        ({"protocol": {"name": "random"}}, "protocol.name: .*'paper', 'heldout', 'kfold' or 'official'"),
+        ({"protocol": {"name": "random"}}, "protocol.name: .*'kfold', 'leave_one_stack_out' or 'official'"),
         ({"models": {"unet2": {"loss": "mse"}}}, "models.unet2.loss"),
         ({"models": {"unet2": {"network": {"width": 3}}}}, "models.unet2.network.width is not a setting"),
         ({"models": {"unet2": {"training": {"epoch": 3}}}}, "models.unet2.training.epoch is not a setting"),

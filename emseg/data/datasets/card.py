@@ -6,6 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from emseg.data.labels import LabelReading
@@ -106,14 +107,23 @@ def split_location(location: str) -> tuple[str, str]:
     return (found[1], found[2]) if found else (location, "")
 
 
+def stack_name(folder: str) -> str:
+    """The name of the stack that a folder holds.
+
+    >>> stack_name("mouse 3, left")
+    'mouse_3__left'
+    """
+    return re.sub(r"[^\w.-]", "_", folder).lstrip(".-") or "stack"
+
+
 class Stack(_Part):
     """Consecutive sections. Where parts of it are is said as in `stack1/raw` or `FILE.h5:volumes/raw`.
 
     `images` and `labels` that are not given are looked for by the usual names; see `read_labelled`.
     """
 
-    name: str | None = Field(default=None, pattern=r"^\w+$")
-    """Of one of several stacks."""
+    name: str | None = Field(default=None, pattern=DATA_NAME)
+    """Of one of several stacks. Where its parts are not given, they are in the folder of that name."""
     size: Size | None = None
     test_size: Size | None = None
     files: list[RemoteFile] = []
@@ -123,7 +133,7 @@ class Stack(_Part):
     test_labels: Text | None = None
     pixels: Pixels | None = None
     data_digests: list[DataDigest] = []
-    """What `Source.digest` may be."""
+    """What `Source.digest` may be, of a source of this stack alone."""
 
     @property
     def locations(self) -> list[str]:
@@ -186,6 +196,8 @@ class Card(Provenance):
     labels: LabelReading = LabelReading()
     """How they are to be read; what it leaves open is found out."""
     stacks: list[Stack] = Field(default=[Stack()], min_length=1)
+    data_digests: list[DataDigest] = []
+    """What `Source.digest` may be, of a source of several of the stacks."""
     fetched: bool | None = None
     """Whether its files were ever fetched from their real host with this card."""
     published: Published | None = None
@@ -204,6 +216,36 @@ class Card(Provenance):
     def source_name(self, stack: Stack) -> str:
         """What sections of a stack are called in data/sources and in params.yaml."""
         return self.name if stack.name is None else f"{self.name}_{stack.name.lower()}"
+
+    @property
+    def source_names(self) -> list[str]:
+        """What its sections may be called there: each stack on its own, and all as one source if they are several."""
+        names = [self.source_name(stack) for stack in self.stacks]
+        return names if len(names) == 1 else [*names, self.name]
+
+    @property
+    def digests(self) -> list[str]:
+        """What `Source.digest` may be."""
+        return [*self.data_digests, *(digest for stack in self.stacks for digest in stack.data_digests)]
+
+    def lengths_of(self, images: np.ndarray, where: Path) -> dict[str, int]:
+        """How many of these sections (Z, Y, X) each of several stacks has, by name; empty where there is one stack.
+
+        Raises:
+            InputError: the card does not say it, or says what they do not have; `where` is its folder.
+        """
+        if len(self.stacks) == 1:
+            return {}
+        sizes = [stack.size or [0, 0, 0] for stack in self.stacks]
+        fit = all(size[0] and size[1:] == list(images.shape[1:]) for size in sizes)
+        if not fit or sum(size[0] for size in sizes) != len(images):
+            said = " and ".join(" x ".join(map(str, size)) if any(size) else "no size" for size in sizes)
+            there = " x ".join(map(str, images.shape))
+            raise InputError(
+                f"{where / CARD_FILE} speaks of stacks of {said}, but the sections are {there}; give each stack the "
+                "size that it has"
+            )
+        return {str(stack.name): size[0] for stack, size in zip(self.stacks, sizes, strict=True)}
 
 
 def read_card(path: Path) -> Card:

@@ -23,8 +23,8 @@ def known_cards() -> dict[str, Card]:
     return {card.name: card for card in cards}
 
 
-def find_stack(name: str, card: Card | None = None) -> tuple[Card, Stack] | None:
-    """The card, and the stack of it, of a source's name, such as cremi_a.
+def find_stacks(name: str, card: Card | None = None) -> tuple[Card, list[Stack]] | None:
+    """The card, and the stacks of it, of a source's name: one of cremi_a, all of cremi.
 
     Args:
         name: of the source.
@@ -32,17 +32,20 @@ def find_stack(name: str, card: Card | None = None) -> tuple[Card, Stack] | None
 
     Returns:
         None where no card has that name.
-
-    Raises:
-        InputError: the card has several stacks, and the name does not say which.
     """
     cards = known_cards().values() if card is None else [card]
-    for each, stack in _stacks(cards):
-        if each.source_name(stack) == name:
-            return each, stack
-    if several := next((each for each in cards if each.name == name), None):
-        raise InputError(f"{name} has several samples, {', '.join(_samples(several))}; choose one with --sample")
+    for each in cards:
+        if each.name == name:
+            return each, each.stacks
+        if found := [stack for stack in each.stacks if each.source_name(stack) == name]:
+            return each, found
     return None
+
+
+def how_to_add(name: str) -> str:
+    """The command that brings sections in under this name."""
+    found = find_stacks(name)
+    return f"emseg data add {name}" + ("" if found and len(found[1]) == 1 else " --from FOLDER")
 
 
 def name_of_sample(name: str, sample: str | None, card: Card | None = None) -> str:
@@ -99,7 +102,7 @@ def recognise(images: np.ndarray, labels: np.ndarray, test_images: np.ndarray, d
         digest: of all of it, as `Source.digest` has it.
     """
     for card, stack in _stacks(known_cards().values()):
-        if digest in stack.data_digests:
+        if digest in card.digests:
             return card
         is_alike = stack.pixels is not None and stack.size == list(images.shape)
         if is_alike and differing_pixels(stack, images, labels, test_images) is None:
@@ -116,7 +119,7 @@ def card_of_data(digest: str, noted: Noted | None) -> Card | None:
     """
     if noted and noted.recognised:
         return known_cards().get(noted.recognised)
-    return next((card for card, stack in _stacks(known_cards().values()) if digest in stack.data_digests), None)
+    return next((card for card in known_cards().values() if digest in card.digests), None)
 
 
 def can_be_downloaded(name: str, digest: str, noted: Noted | None) -> bool:

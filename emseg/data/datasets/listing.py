@@ -24,9 +24,8 @@ def listed_datasets(folder: Path = SOURCES_FOLDER) -> list[dict[str, Any]]:
     there = {name: _card_there(folder / name) for name in list_sources(folder)}
     rows = []
     for card in known_cards().values():
-        names = [card.source_name(stack) for stack in card.stacks]
         # Other sections may have taken the name, without a card or with one of their own.
-        sources = {name: card.name == SYNTHETIC or _is_of(there.get(name), card) for name in names}
+        sources = {name: card.name == SYNTHETIC or _is_of(there.get(name), card) for name in card.source_names}
         rows.append(_row(card, sources, _remarks(card)))
     listed = {name for row in rows for name, is_here in row["sources"].items() if is_here}
     for name, own in there.items():

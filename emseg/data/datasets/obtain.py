@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from emseg.data.datasets.card import Card, Origin, RemoteFile, Stack, split_location
+from emseg.data.datasets.card import Card, Origin, RemoteFile, Stack, split_location, stack_name
 from emseg.data.datasets.download import Progress, download
-from emseg.data.labelled import Labelled, read_labelled, read_parts
+from emseg.data.labelled import Labelled, read_labelled, read_parts, stack_folders
 from emseg.errors import InputError
 from emseg.files import hold, writing
 
@@ -93,6 +93,60 @@ def obtain(
     return Obtained(found, origins, all(file.sha256 for file in stack.files))
 
 
+def obtain_several(
+    card: Card, stacks: list[Stack], origin: Path, warn: Callable[[str], None] = lambda sentence: None
+) -> list[tuple[Stack, Obtained]]:
+    """Read those of several stacks that are in a folder or a file.
+
+    Args:
+        card: of the dataset.
+        stacks: of the card.
+        origin: the folder, archive or HDF5 file to take them from.
+        warn: told in a sentence what the user should know, such as which stacks are not there.
+
+    Raises:
+        InputError: none is there, or one is damaged.
+    """
+    if len(stacks) == 1:
+        return [(stacks[0], obtain(card, stacks[0], origin, origin, warn=warn))]
+    if origin.is_dir() and not any(stack.locations for stack in stacks) and not stack_folders(origin):
+        return _cut(card, stacks, read_labelled(origin, warn), origin)
+    found, missing = [], []
+    for stack in stacks:
+        if _is_there(origin, stack):
+            found.append((stack, obtain(card, stack, origin, origin, warn=warn)))
+        else:
+            missing.append(str(stack.name))
+    if not found:
+        raise InputError(f"{origin} holds no stack of {card.name}; expected {' or '.join(map(_named, stacks))}")
+    if missing:
+        there = ", ".join(str(stack.name) for stack, _ in found)
+        warn(f"{origin} does not hold {', '.join(missing)} of {card.name}; the source is of {there}")
+    return found
+
+
+def _cut(card: Card, stacks: list[Stack], whole: Labelled, origin: Path) -> list[tuple[Stack, Obtained]]:
+    """Stacks that lie one after the other, as `write_source` writes them."""
+    found, start = [], 0
+    for stack, length in zip(stacks, card.lengths_of(whole.images, origin).values(), strict=True):
+        part = slice(start, start + length)
+        # The test stack is of all of them.
+        tested = (None, None) if start else (whole.test_images, whole.test_labels)
+        own = Labelled(whole.images[part], whole.labels[part], *tested, whole.voxel_size)
+        found.append((stack, Obtained(own, [], False)))
+        start += length
+    return found
+
+
+def _is_there(origin: Path, stack: Stack) -> bool:
+    if origin.is_file() and not zipfile.is_zipfile(origin):
+        return {split_location(location)[0] for location in stack.locations} == {origin.name}
+    with _opened(origin, stack) as (root, _):
+        if stack.locations and all(_locate(root, location) for location in stack.locations):
+            return True
+        return _folder_of(root, stack) != root
+
+
 @contextmanager
 def _opened(origin: Path, stack: Stack) -> Iterator[tuple[Path, Stack]]:
     """The folder that holds the parts of a stack, and the stack as it lies there."""
@@ -156,7 +210,7 @@ def _inside(path: PurePosixPath, wanted: list[PurePosixPath]) -> PurePosixPath |
 def _read(root: Path, stack: Stack, warn: Callable[[str], None]) -> Labelled:
     if not stack.files and not stack.test_images:
         # A lab's own folder, in which the user may have named files.
-        return read_labelled(root, warn, stack.images, stack.labels)
+        return read_labelled(_folder_of(root, stack), warn, stack.images, stack.labels)
     return read_parts(
         _required(root, stack.images or "", "images"),
         _required(root, stack.labels or "", "labels"),
@@ -164,6 +218,12 @@ def _read(root: Path, stack: Stack, warn: Callable[[str], None]) -> Labelled:
         _locate(root, stack.test_labels) if stack.test_labels else None,
         warn,
     )
+
+
+def _folder_of(root: Path, stack: Stack) -> Path:
+    """The folder of a stack's name, where stacks have one each; else `root`."""
+    folders = stack_folders(root, stack.images, stack.labels)
+    return next((each for each in folders if stack_name(each.name) == stack.name), root)
 
 
 def _required(root: Path, location: str, what: str) -> Path:

@@ -31,7 +31,7 @@ def look_into(folder: Path) -> tuple[list[Path], list[str]]:
         InputError: no section is there, or an image that is not read.
     """
     files, unknown = [], []
-    for entry in sorted(folder.iterdir(), key=lambda entry: _natural(entry.name)):
+    for entry in sorted(folder.iterdir(), key=lambda entry: natural(entry.name)):
         suffix = entry.suffix.lower()
         if is_note(entry):
             continue
@@ -64,7 +64,8 @@ def shortened(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """What names are sorted by so that numbers in them are compared as numbers (2 before 10)."""
     # isdecimal, not isdigit: a superscript is a digit, and no number.
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 

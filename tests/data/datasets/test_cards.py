@@ -146,7 +146,7 @@ def test_a_list_fits_80_columns_and_says_what_is_here(tmp_path, emseg, monkeypat
     assert "3 of 125 x 1250 x 1250" in about["cremi"]
     assert "licence: unknown" in about["ours"]
     rows = {row["name"]: row for row in json.loads(emseg("data", "list", "--json")[1])}
-    assert rows["cremi"]["sources"] == {"cremi_a": False, "cremi_b": False, "cremi_c": False}
+    assert rows["cremi"]["sources"] == dict.fromkeys(("cremi_a", "cremi_b", "cremi_c", "cremi"), False)
     assert "never fetched from its real host with this card" in rows["snemi3d"]["remarks"]
     assert rows["ours"]["sources"] == {"ours": True}
 
