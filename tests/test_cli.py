@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from emseg.data.io.stack import read_stack, write_stack
+from emseg.data.synthetic import make_synthetic
 from emseg.records.record import RunRecord
 
 
@@ -176,9 +177,14 @@ def test_leak_is_measured_and_reported(project, emseg):
     assert (project / "reports/leak-cortex-unet2.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("protocol", ["paper", "kfold"])
+@pytest.mark.parametrize("protocol", ["paper", "kfold", "leave_one_stack_out"])
 def test_every_protocol_trains_and_is_named(project, emseg, protocol):
-    fold = 2 if protocol == "kfold" else 0
+    fold = {"kfold": 2, "leave_one_stack_out": 1}.get(protocol, 0)
+    if protocol == "leave_one_stack_out":
+        more = make_synthetic(sections=3, side=64, seed=11)
+        for part, name in zip(more, ("images", "labels"), strict=True):
+            write_stack(project / f"more/{name}.tif", part)
+        assert emseg("data", "add", "cortex", "--from", "more", "--append")[0] == 0
     settings = [f"protocol.name={protocol}", "protocol.blocks=3", "augment.count=24", "training.epochs=1"]
     changes = [part for setting in settings for part in ("--set", setting)]
     assert emseg("train", "dmcn", "--fold", fold, *changes)[0] == 0

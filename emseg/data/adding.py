@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from emseg.data.check import require_sound
-from emseg.data.datasets.card import Card, Stack, stack_name
+from emseg.data.datasets.card import OWN_SECTIONS, Card, Stack, stack_name
 from emseg.data.datasets.download import Progress
 from emseg.data.datasets.known import SYNTHETIC, known_cards
 from emseg.data.datasets.obtain import Obtained, obtain, obtain_several
 from emseg.data.incoming import Given, card_for, describe, find_incoming, make_source, noted, own_card_for
-from emseg.data.joining import OWN_SECTIONS, as_files, first_stack_name, join, join_cards, notes_on_cells, parts_of
+from emseg.data.joining import as_files, first_stack_name, join, join_cards, notes_on_cells, parts_of
 from emseg.data.labelled import Labelled
 from emseg.data.sources import (
     SOURCE_FILES,
@@ -161,7 +161,7 @@ def _appended(before: Source, origin: Path, warn: Callable[[str], None], continu
     base = base.model_copy(update={"published": None, "reference": None})
     cards = {call: part.own_card for call, part in new.items() if part.own_card}
     joined = join_cards(base, {f"source {before.name}": base, **cards})
-    return replace(after, own_card=noted(describe(joined, after, next(iter(known))), notes))
+    return replace(after, own_card=noted(describe(joined, after, base.stacks[0].name), notes))
 
 
 def _other_name(name: str, taken: list[str]) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from emseg.data.check import Report, check_stacks, require_sound
-from emseg.data.datasets.card import CARD_FILE, Card, Stack, read_card, stack_name
+from emseg.data.datasets.card import CARD_FILE, OWN_SECTIONS, Card, Stack, read_card, stack_name
 from emseg.data.datasets.known import differing_pixels, find_stacks, known_cards
 from emseg.data.datasets.obtain import Obtained, obtain_several
-from emseg.data.joining import OWN_SECTIONS, check_together, join, join_cards, notes_on_cells
+from emseg.data.joining import check_together, join, join_cards, notes_on_cells
 from emseg.data.labelled import Labelled, stack_folders
 from emseg.data.labels import LabelReading
 from emseg.data.sources import Source, source_of

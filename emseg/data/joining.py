@@ -10,12 +10,9 @@ import numpy as np
 from scipy import ndimage
 
 from emseg.data.check import Report, check_stacks, ranges_apart, shared_sections
-from emseg.data.datasets.card import Card, Provenance
+from emseg.data.datasets.card import OWN_SECTIONS, Card, Provenance
 from emseg.data.labelled import Labelled
 from emseg.data.sources import Source
-
-OWN_SECTIONS = "a lab's own sections"
-"""Title of a card that nobody wrote."""
 
 
 def check_together(reports: dict[str, Report], parts: dict[str, Labelled]) -> Report:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from emseg.data.datasets.card import CARD_FILE, Card, Noted, Provenance, read_card, write_card
+from emseg.data.datasets.card import CARD_FILE, OWN_SECTIONS, Card, Noted, Provenance, Stack, read_card, write_card
 from emseg.data.datasets.known import SYNTHETIC, how_to_add, recognise
 from emseg.data.io.stack import read_stack, section_digest, stack_digest, write_stack
 from emseg.data.labelled import Labelled, read_labelled
@@ -211,8 +211,13 @@ def write_source(folder: Path, source: Source) -> None:
     for file, stack in stacks.items():
         if stack is not None and len(stack):
             write_stack(folder / file, stack)
-    if source.own_card:
-        write_card(folder / CARD_FILE, source.own_card)
+    card = source.own_card
+    if card is None and source.stacks:
+        # Where stacks end is said nowhere else.
+        named = [Stack(name=name, size=[length, *source.images.shape[1:]]) for name, length in source.stacks.items()]
+        card = Card(name=source.name, title=OWN_SECTIONS, stacks=named)
+    if card:
+        write_card(folder / CARD_FILE, card)
 
 
 def source_of(

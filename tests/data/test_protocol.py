@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from emseg.data.augmented_set import make_augmented
@@ -38,6 +38,95 @@ def test_kfold_tests_every_section_once_in_contiguous_blocks(sections, blocks, v
         assert is_contiguous(split.test)
         parts = [set(split.training), set(split.validation), set(split.test)]
         assert sum(map(len, parts)) == len(set.union(*parts)) == sections
+
+
+# Worked out by hand: [test, validation] of each stack, in numbers of sections.
+@pytest.mark.parametrize(
+    ("stacks", "held_out", "validation", "expected"),
+    [
+        ([20, 10], 6, 4, [(4, 3), (2, 1)]),
+        ([10, 20], 6, 4, [(2, 1), (4, 3)]),
+        ([5, 5, 5], 4, 4, [(2, 2), (1, 1), (1, 1)]),
+        # A stack of three gives one of each though its share is a third; one of two does not.
+        ([50, 3, 2], 6, 4, [(5, 3), (1, 1), (0, 0)]),
+        # More stacks than sections that are asked for.
+        ([4, 4, 4], 1, 1, [(1, 1), (1, 1), (1, 1)]),
+    ],
+)
+def test_stacks_give_sections_in_proportion_to_their_lengths(stacks, held_out, validation, expected):
+    split = split_sections(protocol("heldout", held_out=held_out, validation=validation), stacks)
+    start, training, validating, test = 0, [], [], []
+    for length, (tested, validated) in zip(stacks, expected, strict=True):
+        cuts = [start, start + length - tested - validated, start + length - tested, start + length]
+        training += range(*cuts[:2])
+        validating += range(*cuts[1:3])
+        test += range(*cuts[2:])
+        start += length
+    assert (split.training, split.validation, split.test) == (tuple(training), tuple(validating), tuple(test))
+
+
+def test_kfold_and_official_divide_each_stack():
+    split = split_sections(protocol("kfold", blocks=2, validation=3), [6, 4], 1)
+    assert split.test == (3, 4, 5, 8, 9)
+    # 1.8 and 1.2 of three: the second is of the first stack.
+    assert (split.training, split.validation) == ((0, 6), (1, 2, 7))
+    split = split_sections(protocol("official", validation=3), [6, 4], test_sections=2)
+    assert (split.test, split.validation) == ((0, 1), (4, 5, 9))
+
+
+def test_leave_one_stack_out():
+    split = split_sections(protocol("leave_one_stack_out", validation=3), [4, 3, 8], 1)
+    assert split.test == (4, 5, 6)
+    assert split.validation == (3, 13, 14)
+    assert split.training == (0, 1, 2, 7, 8, 9, 10, 11, 12)
+    with pytest.raises(InputError, match="needs several stacks, and the sections are of one"):
+        split_sections(protocol("leave_one_stack_out"), [30])
+    with pytest.raises(InputError, match=r"fold 3 does not exist; .* folds 0 to 2, one for each of the 3 stacks"):
+        split_sections(protocol("leave_one_stack_out"), [9, 9, 9], 3)
+    with pytest.raises(ValueError, match="folds must be different numbers from 0 on"):
+        protocol("leave_one_stack_out", folds=[0, 0])
+
+
+@given(
+    st.sampled_from(["heldout", "kfold", "leave_one_stack_out"]),
+    st.lists(st.integers(1, 20), min_size=2, max_size=5),
+    st.integers(1, 6),
+    st.integers(1, 4),
+    st.integers(2, 4),
+)
+def test_parts_of_several_stacks_are_disjoint_and_folds_test_each_section_once(
+    name, stacks, held_out, validation, blocks
+):
+    settings = protocol(name, held_out=held_out, validation=validation, blocks=blocks)
+    ends = np.cumsum(stacks)
+    stack_of = np.repeat(np.arange(len(stacks)), stacks)
+    splits = []
+    for fold in range({"heldout": 1, "kfold": blocks}.get(name, len(stacks))):
+        try:
+            splits.append(split_sections(settings, stacks, fold))
+        except InputError as error:
+            assume("too few" not in str(error))
+            raise
+    for fold, split in enumerate(splits):
+        parts = [set(split.training), set(split.validation), set(split.test)]
+        assert all(parts)
+        assert sum(map(len, parts)) == sum(stacks)
+        assert set.union(*parts) == set(range(sum(stacks)))
+        if name == "leave_one_stack_out":
+            assert set(stack_of[list(split.test)]) == {fold}
+            assert fold not in stack_of[[*split.training, *split.validation]]
+        for stack, end in enumerate(ends):
+            own = range(end - stacks[stack], end)
+            tested = [z for z in own if z in parts[2]]
+            assert not tested or is_contiguous(tested)
+            if name == "heldout":
+                assert [z for z in own if z in parts[0]] == list(own)[: len(parts[0] & set(own))]
+                assert not tested or tested[-1] == end - 1
+            if stacks[stack] >= 3 and not (name == "leave_one_stack_out" and stack == fold):
+                assert parts[1] & set(own)
+                assert name != "heldout" or tested
+    if name != "heldout":
+        assert sorted(z for split in splits for z in split.test) == list(range(sum(stacks)))
 
 
 def test_official_tests_on_the_other_stack():

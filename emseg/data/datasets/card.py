@@ -17,6 +17,8 @@ from emseg.settings.base import DATA_NAME, validated
 from emseg.settings.file import as_yaml, read_yaml
 
 CARD_FILE = "card.yaml"
+OWN_SECTIONS = "a lab's own sections"
+"""Title of a card that nobody wrote."""
 _ENTRY = "an entry of a card"
 
 Text = Annotated[str, Field(min_length=1)]

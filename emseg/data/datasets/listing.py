@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from emseg.data.datasets.card import CARD_FILE, Card, Provenance, read_card
+from emseg.data.datasets.card import CARD_FILE, OWN_SECTIONS, Card, Provenance, read_card
 from emseg.data.datasets.known import SYNTHETIC, known_cards
 from emseg.data.sources import SOURCES_FOLDER, list_sources
 from emseg.errors import InputError
@@ -31,7 +31,7 @@ def listed_datasets(folder: Path = SOURCES_FOLDER) -> list[dict[str, Any]]:
     for name, own in there.items():
         if name not in listed:
             remarks = [own] if isinstance(own, str) else []
-            card = own if isinstance(own, Card) else Card(name=name, title="a lab's own sections")
+            card = own if isinstance(own, Card) else Card(name=name, title=OWN_SECTIONS)
             rows.append(_row(card.model_copy(update={"name": name}), {name: True}, remarks))
     return rows
 
