@@ -86,7 +86,11 @@ class Incoming:
         for call, (stack, obtained), report in zip(self.calls, self.found, self.reports, strict=True):
             source = source_of(name, obtained.found, report.labels, report.test_labels, where)
             _require_the_cards(source, self.card, stack)
-            parts[call] = replace(source, own_card=_card_of(source, self.card, stack, obtained, warn))
+            drawn = [labels.membrane_width for labels in (report.labels, report.test_labels) if labels]
+            card = _card_of(source, self.card, stack, obtained, warn).model_copy(
+                update={"drawn_membrane_pixels": next(filter(None, drawn), None)}
+            )
+            parts[call] = replace(source, own_card=card)
         return parts
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from emseg.data.check import Report, check_stacks, ranges_apart, shared_sections
 from emseg.data.datasets.card import OWN_SECTIONS, Card, Provenance
 from emseg.data.labelled import Labelled
+from emseg.data.labelled_sections import cells_of, ignored_of
 from emseg.data.sources import Source
 
 
@@ -126,8 +126,8 @@ def join(name: str, parts: Sequence[Source], stacks: dict[str, int]) -> Source:
         name=name,
         images=np.concatenate([part.images for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
-        cells=np.concatenate([_cells(part) for part in parts]) if has_cells else None,
-        ignore=np.concatenate([_ignore(part) for part in parts]) if has_ignore else None,
+        cells=np.concatenate([cells_of(part.labels, part.cells) for part in parts]) if has_cells else None,
+        ignore=np.concatenate([ignored_of(part.labels, part.ignore) for part in parts]) if has_ignore else None,
         own_card=None,
         stacks=stacks if len(stacks) > 1 else {},
     )
@@ -145,16 +145,6 @@ def notes_on_cells(parts: dict[str, Source]) -> list[str]:
     ]
 
 
-def _cells(part: Source) -> np.ndarray:
-    if part.cells is not None:
-        return part.cells
-    return np.stack([ndimage.label(section)[0] for section in part.labels]).astype(np.uint32)
-
-
-def _ignore(part: Source) -> np.ndarray:
-    return np.zeros(part.labels.shape, bool) if part.ignore is None else part.ignore
-
-
 def join_cards(card: Card, parts: dict[str, Card]) -> Card:
     """A card of all stacks: what it says itself, what all parts say, and notes of where a part says otherwise.
 
@@ -165,7 +155,7 @@ def join_cards(card: Card, parts: dict[str, Card]) -> Card:
     entries: dict[str, Any] = {}
     notes = [card.note] if card.note else []
     for key in Provenance.model_fields:
-        if key in ("name", "citations"):
+        if key in ("name", "citations", "drawn_membrane_pixels"):
             continue
         said = {name: _said(part, key) for name, part in parts.items()}
         value, values = _said(card, key), list(said.values())
@@ -178,6 +168,10 @@ def join_cards(card: Card, parts: dict[str, Card]) -> Card:
     return card.model_copy(
         update={
             **entries,
+            # Pixel metrics depend on it where it holds for a part alone.
+            "drawn_membrane_pixels": next(
+                (each.drawn_membrane_pixels for each in every if each.drawn_membrane_pixels), None
+            ),
             "citations": _once(citation for each in every for citation in each.citations),
             "origins": _once(origin for each in every for origin in each.origins),
             "note": " ".join(_once(notes)) or None,

@@ -13,8 +13,8 @@ import yaml
 from emseg.data.check import check_stacks
 from emseg.data.datasets.card import read_card
 from emseg.data.io.stack import stack_digest, write_stack
-from emseg.data.joining import join
-from emseg.data.labelled_sections import divide
+from emseg.data.joining import check_source, join
+from emseg.data.labelled_sections import divide, every_section
 from emseg.data.normalization import Normalization
 from emseg.data.protocol import Split
 from emseg.data.sources import Source, load_source, read_source, write_source
@@ -216,7 +216,9 @@ def test_a_mask_beside_numbered_cells_is_scored_as_before(lab, stack, other, ems
     assert code == 0, err
     assert "source cortex: its labels are a mask while others number cells" in err
     source = load_source("cortex")
-    assert "its labels are a mask" in read_card(lab / "data/sources/cortex/card.yaml").note
+    card = read_card(lab / "data/sources/cortex/card.yaml")
+    assert "its labels are a mask" in card.note
+    assert card.drawn_membrane_pixels == 2
     probability = np.random.default_rng(0).random(stack[1].shape).astype(np.float32)
     by_number = score_segments(probability, np.where(source.labels, source.cells, 0)[:9], 0.5, cells=True)
     np.testing.assert_array_equal(by_number["v_rand"], score_segments(probability, stack[1], 0.5)["v_rand"])
@@ -254,6 +256,9 @@ def test_networks_and_merging_stop_where_a_stack_ends(two, evaluated, tiny_setti
     split = Split("kfold", 0, training=(0, 1, 2, 3), validation=(), test=(7, 8, 9, 10))
     parts = divide(two, split, Normalization(0, 255))
     assert [block.numbers.tolist() for block in parts.test.blocks] == [[7, 8], [9, 10]]
+    tested = replace(two, test_images=two.images[:3], test_labels=two.labels[:3])
+    every = every_section(tested, Normalization(0, 255))
+    assert [len(block) for block in every.blocks] == [9, 5, 3]
     predictor = load_predictor(evaluated(neighbours=1), normalized=True)
     found = predictor.predict(parts.test.images, parts.test.places)
     alone = [predictor.predict(images, range(2)) for images in (parts.test.images[:2], parts.test.images[2:])]
@@ -271,8 +276,6 @@ def test_networks_and_merging_stop_where_a_stack_ends(two, evaluated, tiny_setti
 
 def test_a_label_is_not_compared_with_images_of_another_stack(two, tmp_path):
     """Checked as one stack, the first label of the second stack fits the image before it better."""
-    from emseg.data.joining import check_source
-
     mixed = two.images.copy()
     mixed[8] = np.where(two.labels[9], 255, 0)
     broken = replace(two, images=mixed)
