@@ -253,11 +253,11 @@ def data_check(
     if sheet is not None:
         require_suffix(sheet, ".png", ".html")
     reading = _reading(membrane, membrane_values, cells, membrane_width, ignore_value, ignore_borders)
-    found, report = check_folder(folder, reading, images, labels, warn)
+    incoming, report = check_folder(folder, reading, images, labels, warn)
     if sheet is not None:
         from emseg.reporting.contact_sheet import write_contact_sheet
 
-        write_contact_sheet(sheet, str(folder), found, report)
+        write_contact_sheet(sheet, str(folder), incoming.checked, report)
     if as_json:
         print(json.dumps({"facts": report.facts, "notes": report.notes, "problems": report.problems}, indent=2))
     else:

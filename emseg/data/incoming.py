@@ -76,15 +76,35 @@ class Incoming:
         """All that is to be said of the stacks, among one another and with those that were there before."""
         return check_together(dict(zip(self.calls, self.reports, strict=True)), {**(before or {}), **self.files})
 
+    @property
+    def checked(self) -> dict[str, tuple[Labelled, Report]]:
+        """What is in the files with the report on it, by what to call it."""
+        return dict(zip(self.calls, zip(self.files.values(), self.reports, strict=True), strict=True))
+
+    def unnamed(self, name: str, where: str) -> dict[str, Source]:
+        """Each stack as a source without a card, by what to call it; `where` is what messages call the files.
+
+        Raises:
+            InputError: images and labels do not go together.
+        """
+        return {
+            call: source_of(name, found, report.labels, report.test_labels, where)
+            for call, (found, report) in self.checked.items()
+        }
+
+    def joined(self, parts: dict[str, Source]) -> Source:
+        """The sections of all stacks, which go together, as one source without a card."""
+        lengths = {str(stack.name): len(obtained.found.images) for stack, obtained in self.found}
+        return join(next(iter(parts.values())).name, list(parts.values()), lengths)
+
     def sources(self, name: str, where: str, warn: Warn) -> dict[str, Source]:
         """Each stack as a source with a card of its own, by what to call it.
 
         Raises:
             InputError: they are not those that the card speaks of.
         """
-        parts = {}
-        for call, (stack, obtained), report in zip(self.calls, self.found, self.reports, strict=True):
-            source = source_of(name, obtained.found, report.labels, report.test_labels, where)
+        parts = self.unnamed(name, where)
+        for (call, source), (stack, obtained), report in zip(parts.items(), self.found, self.reports, strict=True):
             _require_the_cards(source, self.card, stack)
             drawn = [labels.membrane_width for labels in (report.labels, report.test_labels) if labels]
             card = _card_of(source, self.card, stack, obtained, warn).model_copy(
@@ -124,8 +144,7 @@ def make_source(name: str, incoming: Incoming, where: str, warn: Warn) -> Source
         assert source.own_card
         card, notes = source.own_card, report.notes
     else:
-        lengths = [(str(stack.name), len(obtained.found.images)) for stack, obtained in incoming.found]
-        source = join(name, list(parts.values()), dict(lengths))
+        source = incoming.joined(parts)
         digests = incoming.card.data_digests
         if digests and source.digest not in digests:
             raise InputError(_other_digest(source, incoming.card))
@@ -140,7 +159,7 @@ def make_source(name: str, incoming: Incoming, where: str, warn: Warn) -> Source
 
 def check_folder(
     folder: Path, reading: LabelReading | None, images: str | None, labels: str | None, warn: Warn
-) -> Report:
+) -> tuple[Incoming, Report]:
     """What `emseg data add` would find in a folder, how it would read the labels, and what is wrong.
 
     Args:
@@ -157,13 +176,9 @@ def check_folder(
     card, stacks = own_card_for("sections", folder, Given(reading=reading, images=images, labels_at=labels))
     incoming = find_incoming(card, obtain_several(card, stacks, folder, warn))
     report = incoming.report()
-    if len(incoming.found) > 1 and all(each.labels for each in incoming.reports):
-        parts = {
-            call: source_of("sections", obtained.found, each.labels, each.test_labels, str(folder))
-            for call, (_, obtained), each in zip(incoming.calls, incoming.found, incoming.reports, strict=True)
-        }
-        report = replace(report, notes=report.notes + notes_on_cells(parts))
-    return report
+    if all(each.labels for each in incoming.reports):
+        report = replace(report, notes=report.notes + notes_on_cells(incoming.unnamed("sections", str(folder))))
+    return incoming, report
 
 
 def card_for(name: str, origin: Path | None, given: Given) -> tuple[Card, list[Stack]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from emseg.data.adding import check_folder
 from emseg.data.datasets.card import CARD_FILE, read_card
-from emseg.data.sources import PREPARED_MANIFEST, Source, read_source, source_of
+from emseg.data.incoming import check_folder
+from emseg.data.sources import PREPARED_MANIFEST, Source, read_source
 from emseg.errors import InputError
 
 _OWN_FILES = (PREPARED_MANIFEST, "cells.tif", "ignore.tif", "test-cells.tif", "test-ignore.tif")
@@ -26,12 +26,13 @@ def read_version(folder: Path, warn: Callable[[str], None] = lambda sentence: No
     """
     if _is_own(folder):
         return read_source(folder, folder.name)
-    found, report = check_folder(folder, None, None, None, warn)
-    if report.labels is None:
+    incoming, report = check_folder(folder, None, None, None, warn)
+    is_several = len(incoming.found) > 1
+    if any(each.labels is None for each in incoming.reports) or (is_several and report.problems):
         raise InputError(f"{folder}: " + "; ".join(report.problems))
     for note in report.notes:
         warn(note)
-    return source_of(folder.name, found, report.labels, report.test_labels, str(folder))
+    return incoming.joined(incoming.unnamed(folder.name, str(folder)))
 
 
 def _is_own(folder: Path) -> bool:
@@ -39,7 +40,7 @@ def _is_own(folder: Path) -> bool:
     if any((folder / name).is_file() for name in _OWN_FILES):
         return True
     try:
-        noted = {digest for stack in read_card(folder / CARD_FILE).stacks for digest in stack.data_digests or ()}
+        noted = read_card(folder / CARD_FILE).digests
         return bool(noted) and read_source(folder, folder.name).digest in noted
     except (OSError, InputError):
         return False

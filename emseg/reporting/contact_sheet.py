@@ -42,7 +42,7 @@ class _Stack:
     labels: Labels | None
 
 
-def write_contact_sheet(path: Path, name: str, found: Labelled, report: Report) -> None:
+def write_contact_sheet(path: Path, name: str, checked: dict[str, tuple[Labelled, Report]], report: Report) -> None:
     """Write a contact sheet as PNG, or as one HTML file that needs no other.
 
     Of many sections, `MOST_SECTIONS` are shown, at even distances. Labels that could not be read are not drawn.
@@ -50,12 +50,15 @@ def write_contact_sheet(path: Path, name: str, found: Labelled, report: Report) 
     Args:
         path: of the file; .html gives HTML.
         name: of what is shown.
-        found: images and labels as they are in the files.
-        report: on them.
+        checked: images and labels as they are in the files and the report on them, of each stack, by its name.
+        report: on all of them.
     """
-    stacks = [_Stack("section", found.images, report.labels)]
-    if found.test_images is not None:
-        stacks.append(_Stack("test section", found.test_images, report.test_labels))
+    stacks = []
+    for call, (found, own) in checked.items():
+        of_stack = f"{call}, " if len(checked) > 1 else ""
+        stacks.append(_Stack(f"{of_stack}section", found.images, own.labels))
+        if found.test_images is not None:
+            stacks.append(_Stack(f"{of_stack}test section", found.test_images, own.test_labels))
     sections = [(stack, z) for stack in stacks for z in range(len(stack.images))]
     count = min(len(sections), MOST_SECTIONS)
     chosen = np.linspace(0, len(sections) - 1, count).round().astype(int)

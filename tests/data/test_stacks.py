@@ -19,6 +19,7 @@ from emseg.data.normalization import Normalization
 from emseg.data.protocol import Split
 from emseg.data.sources import Source, load_source, read_source, write_source
 from emseg.data.synthetic import make_synthetic
+from emseg.data.version import read_version
 from emseg.errors import InputError
 from emseg.inference.trained import load_predictor
 from emseg.metrics.scoring import score_segments
@@ -52,8 +53,11 @@ def test_a_folder_for_each_stack_becomes_one_source(lab, stack, other, emseg):
     facts = json.loads(out)["facts"]
     assert facts["stacks"] == "stack mouse_2 (9 sections), stack mouse_10 (5 sections)"
     assert facts["stack mouse_10, images"].startswith("5 sections of 64 x 64 pixels")
+    assert emseg("data", "check", "lab", "--sheet", "sheet.html")[0] == 0
+    assert "stack mouse_10 (5 sections)" in (lab / "sheet.html").read_text()
     assert emseg("data", "add", "mice", "--from", "lab")[0] == 0
     source = load_source("mice")
+    assert read_version(lab / "lab").digest == read_version(lab / "data/sources/mice").digest == source.digest
     assert source.stacks == {"mouse_2": 9, "mouse_10": 5}
     np.testing.assert_array_equal(source.images, np.concatenate([stack[0], other[0]]))
     np.testing.assert_array_equal(source.labels, np.concatenate([stack[1], other[1]]) > 0)
