@@ -176,7 +176,7 @@ def check_folder(
     card, stacks = own_card_for("sections", folder, Given(reading=reading, images=images, labels_at=labels))
     incoming = find_incoming(card, obtain_several(card, stacks, folder, warn))
     report = incoming.report()
-    if all(each.labels for each in incoming.reports):
+    if len(incoming.found) > 1 and not report.problems:
         report = replace(report, notes=report.notes + notes_on_cells(incoming.unnamed("sections", str(folder))))
     return incoming, report
 
