@@ -16,6 +16,7 @@ from emseg.errors import InputError
 from emseg.settings import CellMethod
 
 if TYPE_CHECKING:
+    from emseg.data.labelled_sections import Parts
     from emseg.records.evaluation import ScoredRun
     from emseg.records.record import RunRecord
 
@@ -59,7 +60,8 @@ def train(
     budget = [] if budget_minutes is None else [f"models.{model}.training.budget_minutes={budget_minutes}"]
     settings = load_settings(settings_file, [*(change or []), *budget])
     settings.recipe(model)
-    plan = RunPlan(model, fold, seed, settings, load_source(settings.data.source), maximum_steps)
+    source = load_source(settings.data.source, labels=settings.data.labels)
+    plan = RunPlan(model, fold, seed, settings, source, maximum_steps)
     for note in plan.notes:
         warn(note)
     folder = folder or Path("runs/single") / plan.name
@@ -84,13 +86,11 @@ def calibrate(
 
         emseg calibrate runs/single/unet2-fold0-seed0 --cells agglomeration
     """
-    from emseg.data.sources import load_source
     from emseg.evaluation.calibrate import calibrate as learn
     from emseg.records.record import RunRecord
-    from emseg.training.plan import parts_of_run
 
     run = RunRecord.open(record)
-    parts = parts_of_run(run, load_source(run.read().dataset))
+    parts = _parts(run)
     found = learn(run, parts.training, parts.validation, cells)
     print(f"{run.name}: cells by {found.cells} at {found.thresholds.v_rand}; score it with `emseg evaluate {record}`")
 
@@ -123,7 +123,6 @@ def evaluate(
     from emseg.records.transfer import transfer_folder
     from emseg.reporting.evaluation_figures import draw_evaluation
     from emseg.reporting.terminal import evaluation_text
-    from emseg.training.plan import parts_of_run
 
     found: ScoredRun
     if data is not None:
@@ -136,7 +135,7 @@ def evaluate(
                 "a registered model is scored on other data: say --data DATASET; `emseg registry` shows its own scores"
             )
         run = RunRecord.open(record)
-        found = score(run, parts_of_run(run, load_source(run.read().dataset)).test, draw_evaluation)
+        found = score(run, _parts(run).test, draw_evaluation)
         written = run.evaluation_folder
     if as_json:
         print(json.dumps(found.shown(), indent=2))
@@ -179,8 +178,17 @@ def leak(
 
     settings = load_settings(settings_file, change)
     settings.recipe(model)
-    source = load_source(settings.data.source)
+    source = load_source(settings.data.source, labels=settings.data.labels)
     with live_mirror() as mirror:
         folder = Path("runs/leak") / source.name
         measured = measure_leak(model, settings, source, list(range(seeds)), folder, mirror, draw_evaluation)
     print(write_leak_report(measured, reports, shlex.join(["emseg", *sys.argv[1:]])))
+
+
+def _parts(record: RunRecord) -> Parts:
+    """Of the data that a run was trained on, where they are here."""
+    from emseg.data.sources import load_source_of
+    from emseg.training.plan import parts_of_run
+
+    run = record.read()
+    return parts_of_run(record, load_source_of(run.dataset, run.data_digest))

@@ -53,7 +53,7 @@ def run(
 
     limit = [] if trials is None else [f"tuning.trials={trials}"]
     settings = load_settings(settings_file, [*(change or []), *limit])
-    study = tune(settings, load_source(settings.data.source), name, storage, seed)
+    study = tune(settings, load_source(settings.data.source, labels=settings.data.labels), name, storage, seed)
     metric = settings.tuning.metric
     if as_json:
         print(json.dumps(study_as_json(study, metric), indent=2))
@@ -123,5 +123,5 @@ def _known_study(
     from emseg.tuning.study import open_study
 
     settings = load_settings(settings_file, change)
-    source = load_source(settings.data.source)
+    source = load_source(settings.data.source, labels=settings.data.labels)
     return open_study(settings, source, name, storage, must_exist=True), settings, source

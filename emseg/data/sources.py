@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from emseg.data.cell_numbers import number_parts
 from emseg.data.datasets.card import CARD_FILE, OWN_SECTIONS, Card, Noted, Provenance, Stack, read_card, write_card
 from emseg.data.datasets.known import SYNTHETIC, how_to_add, recognise
 from emseg.data.io.stack import read_stack, section_digest, stack_digest, write_stack
@@ -19,6 +21,7 @@ from emseg.data.labels import Labels, as_interior
 from emseg.data.synthetic import make_synthetic
 from emseg.errors import InputError
 from emseg.files import put_back
+from emseg.settings import LabelsAs
 
 SOURCES_FOLDER = Path("data/sources")
 PREPARED_FOLDER, PREPARED_MANIFEST = Path("data/prepared"), "prepared.json"
@@ -117,14 +120,59 @@ class Source:
         return Noted(**known, recognised=self.known_card.name if self.known_card else None)
 
 
-def load_source(name: str, folder: str | Path = SOURCES_FOLDER) -> Source:
+def load_source(name: str, folder: str | Path = SOURCES_FOLDER, labels: LabelsAs | None = None) -> Source:
     """Load what `emseg data add NAME` brought in; `synthetic` needs no adding.
 
     Where it was not brought in but the pipeline's data/prepared is of it, such as after `dvc pull`, that is loaded.
 
+    Args:
+        name: of the source.
+        folder: where sources live.
+        labels: how cells count: by number, or as connected parts of the interior; None: as they were brought in.
+
+    Raises:
+        InputError: nothing of that name was added, or its files are damaged; or its cells have no numbers.
+    """
+    source = _found_source(name, folder)
+    if labels == "interior" and source.cells is not None:
+        return replace(source, cells=None, test_cells=None, own_card=_of_any_digest(source.own_card))
+    if labels == "cells" and source.cells is None:
+        if source.known_card is None or source.known_card.name != SYNTHETIC:
+            raise InputError(
+                f"the cells of {name} have no numbers, which data.labels asks for; bring them in with --cells, or set "
+                "data.labels to null"
+            )
+        numbers = make_synthetic(by_number=True)[2]
+        return replace(source, cells=number_parts(numbers)[0], own_card=_of_any_digest(source.own_card))
+    return source
+
+
+def load_source_of(name: str, digest: str, folder: str | Path = SOURCES_FOLDER) -> Source:
+    """The source, its cells counted such that it has a digest; as it was brought in, if it has it in no way.
+
     Raises:
         InputError: nothing of that name was added, or its files are damaged.
     """
+    given = load_source(name, folder)
+    if given.digest == digest:
+        return given
+    ways: tuple[LabelsAs, ...] = ("interior", "cells")
+    for labels in ways:
+        with suppress(InputError):
+            if (other := load_source(name, folder, labels)).digest == digest:
+                return other
+    return given
+
+
+def _of_any_digest(card: Card | None) -> Card | None:
+    """A card for sections whose cells count in another way, which gives them another digest."""
+    if card is None:
+        return None
+    stacks = [stack.model_copy(update={"data_digests": []}) for stack in card.stacks]
+    return card.model_copy(update={"stacks": stacks, "data_digests": []})
+
+
+def _found_source(name: str, folder: str | Path) -> Source:
     location = Path(folder) / name
     put_back(location)
     if location.is_dir() and not is_placeholder(location):

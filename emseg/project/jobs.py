@@ -145,9 +145,10 @@ def run_jobs(file: Path, out: Path, minutes: float, sources_folder: Path, pack: 
     deadline = time.monotonic() + 60 * minutes
     jobs = read_jobs(file)
     settings = [job_settings(job) for job in jobs]
-    sources = {name: load_source(name, sources_folder) for name in sorted({job.data for job in jobs})}
+    wanted = [(job.data, own.data.labels) for job, own in zip(jobs, settings, strict=True)]
+    sources = {of: load_source(of[0], sources_folder, of[1]) for of in dict.fromkeys(wanted)}
     # A list that goes wrong in its last job should not take hours to say so.
-    plans = [plan_of(job, own, sources[job.data]) for job, own in zip(jobs, settings, strict=True)]
+    plans = [plan_of(job, own, sources[of]) for job, own, of in zip(jobs, settings, wanted, strict=True)]
     failed = []
     for number, (job, plan) in enumerate(zip(jobs, plans, strict=True), start=1):
         if time.monotonic() > deadline:

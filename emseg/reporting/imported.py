@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from emseg.data.sources import load_source
+from emseg.data.sources import load_source_of
 from emseg.errors import InputError
 from emseg.records.bundle import unpack_run
 from emseg.records.record import RunRecord
@@ -25,7 +25,8 @@ def import_run(bundle: Path) -> RunRecord:
     record = unpack_run(bundle, IMPORTED)
     if (record.evaluation_folder / "metrics.json").is_file():
         try:
-            source = load_source(record.read().dataset)
+            run = record.read()
+            source = load_source_of(run.dataset, run.data_digest)
             add_figures(record, source)
         except InputError as error:
             print(f"{bundle}: imported without figures: {error}", file=sys.stderr)

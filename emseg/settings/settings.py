@@ -30,10 +30,15 @@ TRANSFER: Final = "transfer"
 """What scores on another dataset than the one trained on have for a protocol. No run is trained under it."""
 
 
+LabelsAs = Literal["cells", "interior"]
+
+
 class DataSettings(SettingsPart):
     """Which labelled sections."""
 
     source: str = Field(pattern=DATA_NAME)
+    labels: LabelsAs | None = None
+    """How cells count: by number, as connected parts of the interior, or, None, as they were brought in."""
 
 
 class ProtocolSettings(SettingsPart):

@@ -10,7 +10,7 @@ from emseg.training.plan import check_plans
 
 def run(settings: Settings) -> None:
     """Write data/prepared."""
-    source = load_source(settings.data.source)
+    source = load_source(settings.data.source, labels=settings.data.labels)
     report = check_source(source)
     require_sound(report, source.name)
     notes = check_plans(settings, source, settings.benchmark)
