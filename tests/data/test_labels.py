@@ -288,7 +288,6 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(written, options, sentence
         {"kind": "classes"},
         {"kind": "cells", "membrane": "white"},
         {"membrane": "white", "membrane_values": (0,)},
-        {"membrane_width": 20, "membrane_width_unit": "nm"},
         {"membrane": "grey"},
     ],
 )
