@@ -89,7 +89,7 @@ def test_an_evaluation_says_what_its_numbers_mean(project, emseg):
     [
         ["registry"],
         ["promote", "--dry-run"],
-        ["lineage", "models:/emseg-membrane@champion"],
+        ["lineage", "models:/cortex@champion"],
         ["predict", "data/sources/cortex/images.tif", "out.tif"],
         ["predict", "data/sources/cortex/images.tif", "out.tif", "--model", "0" * 32],
         ["serve"],
@@ -141,9 +141,9 @@ def test_from_run_to_champion_to_segmented_sections(project, emseg, stack):
     assert "version 1 is champion again" in out
     code, out, _ = emseg("predict", "data/sources/cortex/images.tif", "masks.tif", "--kind", "mask")
     assert code == 0
-    assert "mask by models:/emseg-membrane/1" in out
+    assert "mask by models:/cortex/1" in out
     assert read_stack(project / "masks.tif").shape == stack[0].shape
-    code, out, _ = emseg("lineage", "models:/emseg-membrane@champion")
+    code, out, _ = emseg("lineage", "models:/cortex@champion")
     assert code == 0
     assert "emseg train residual_unet --fold 0 --seed 0" in out
     assert "git checkout " + "c" * 40 in out
@@ -257,11 +257,13 @@ BAD = {
     "no record": (["evaluate", "nowhere"], "nowhere holds no run record"),
     "no runs": (["leaderboard"], "no evaluated runs"),
     "nothing to publish": (["publish"], "no run records"),
-    "no version": (["promote", "9"], "no version 9 of emseg-membrane; nothing is registered yet in sqlite:"),
-    "nothing to promote": (["promote"], "no version is registered"),
+    "no version": (["promote", "9"], "nothing is registered yet in sqlite:"),
+    "nothing to promote": (["promote"], "nothing is registered yet"),
     "no reason": (["promote", "1", "--force", " "], "--force needs a reason"),
-    "no champion to go back to": (["rollback"], "no champion to go back to"),
-    "no lineage": (["lineage", "models:/emseg-membrane@champion"], "nothing is registered yet"),
+    "no champion to go back to": (["rollback"], "nothing is registered yet"),
+    "no task": (["registry", "nowhere"], "there is no task nowhere; nothing is registered yet"),
+    "no reference": (["lineage", "models:/cortex"], "expected models:/TASK@champion or models:/TASK/NUMBER"),
+    "no lineage": (["lineage", "models:/cortex@champion"], "nothing is registered yet"),
     "nothing to serve": (["serve"], "nothing is registered yet"),
     "no input": (["predict", "nothing.tif", "out.tif"], "nothing.tif does not exist"),
     "unknown kind": (["predict", "params.yaml", "out.tif", "--kind", "labels"], "--kind is one of"),

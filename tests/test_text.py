@@ -48,5 +48,5 @@ def test_no_password_or_token_is_left(uri):
 
 
 def test_what_holds_no_secret_stays():
-    for told in ("models:/emseg-membrane@champion", "http://127.0.0.1:5000/#/experiments/1", "sqlite:////a/b.db"):
+    for told in ("models:/cortex@champion", "http://127.0.0.1:5000/#/experiments/1", "sqlite:////a/b.db"):
         assert without_secrets(told) == told

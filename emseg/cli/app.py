@@ -43,6 +43,7 @@ app.add_typer(tune_app, name="tune")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: KEY=VALUE.")]
 SettingsFile = Annotated[Path, typer.Option("--settings", help="Settings to use.")]
+Task = Annotated[str | None, typer.Option(help="Task whose versions are meant; default: the only one of the store.")]
 PARAMS = Path("params.yaml")
 Wide = Annotated[bool, typer.Option("--wide", help="Every column, whatever the width of the terminal.")]
 

@@ -114,6 +114,7 @@ def _show_transfer(
 def _champions() -> tuple[list[Candidate], list[str]]:
     """Every champion with its scores elsewhere, and what cannot be believed; nothing where there is no store."""
     from emseg.registry.standings import as_candidates, champions_by_data
+    from emseg.registry.tasks import tasks
     from emseg.registry.versions import read_registry
     from emseg.reporting.transfer import transfers_by_record
     from emseg.tracking.store import asking, connect
@@ -123,8 +124,8 @@ def _champions() -> tuple[list[Candidate], list[str]]:
     except InputError:
         return [], []
     with asking("read the registry"):
-        champions = champions_by_data(read_registry(client))
-    if not champions:
-        return [], []
-    transfers, damaged = transfers_by_record(_RUNS)
-    return as_candidates(champions, transfers), damaged
+        champions = [each for task in tasks(client) for each in champions_by_data(read_registry(client, task))]
+        if not champions:
+            return [], []
+        transfers, damaged = transfers_by_record(_RUNS)
+        return as_candidates(client, champions, transfers), damaged

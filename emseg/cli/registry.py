@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from emseg.cli.app import PARAMS, AsJson, SettingsFile, Wide, app
+from emseg.cli.app import PARAMS, AsJson, SettingsFile, Task, Wide, app
 from emseg.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -24,12 +21,16 @@ def publish(
     again: Annotated[
         bool, typer.Option("--again", help="Replace the versions of these runs, whose files are damaged.")
     ] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Task whose versions they become; default: `task` in params.yaml, else the dataset's name."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Deliver run records to MLflow. A record becomes one MLflow run, however often it is published.
 
-    Finished, evaluated runs become versions of the registered model emseg-membrane; folds and seeds of one recipe
-    fold under a parent run with their mean.
+    Finished, evaluated runs become versions of their task, a registered model; folds and seeds of one recipe fold
+    under a parent run with their mean.
 
     Examples:
 
@@ -44,10 +45,13 @@ def publish(
     from emseg.records.record import RunRecord
     from emseg.registry.deliver import publish_records
     from emseg.reporting.imported import import_run
+    from emseg.settings import load_settings
     from emseg.tracking.store import connect, store_name
 
     if again and not records:
         raise InputError("--again needs the run folders whose versions are to be replaced")
+    if task is None and PARAMS.is_file():
+        task = load_settings(PARAMS).task
     folders = records or sorted(file.parent for file in Path("runs").glob("**/training/record.json"))
     if not folders:
         raise InputError("no run records below runs; train one with `make benchmark` or `emseg train`")
@@ -59,7 +63,7 @@ def publish(
             if len(folders) == 1:
                 raise
             failed.append(str(error))
-    published = publish_records(connect(), runs, again)
+    published = publish_records(connect(), runs, again, task)
     if as_json:
         print(json.dumps({"store": store_name(), **asdict(published)}, indent=2))
     else:
@@ -67,7 +71,11 @@ def publish(
             version = published.versions.get(folder)
             print(
                 f"{folder}: MLflow run {run_id}, "
-                + (f"version {version} of emseg-membrane" if version else "no version: it is not scored here")
+                + (
+                    f"version {version} of {published.tasks[folder]}"
+                    if version
+                    else "no version: it is not scored here"
+                )
             )
         for model, run_id in published.parents.items():
             print(f"{model}: mean over its folds and seeds in run {run_id}")
@@ -78,23 +86,41 @@ def publish(
 
 
 @app.command()
-def registry(wide: Wide = False, as_json: AsJson = False) -> None:
-    """List the registered versions and their paired difference to the champion.
+def registry(
+    task: Annotated[str | None, typer.Argument(help="Task to show; default: all.")] = None,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Take over versions and champions of an earlier emseg, once.")
+    ] = False,
+    wide: Wide = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the registered versions of each task and their difference in V_rand to its champion.
 
-    Versions scored on other data, another protocol or another fold stand apart: they do not rank.
+    Versions scored on other data, another protocol or another fold stand apart: they do not rank. The best versions
+    have the interval of their paired difference; `emseg promote VERSION --dry-run` gives it of any.
 
-    Example:
+    Examples:
 
         emseg registry
+
+        emseg registry isbi2012 --json
     """
     from emseg.registry.standings import as_tables, standings
-    from emseg.registry.versions import versions
+    from emseg.registry.takeover import take_over as take_earlier_over
+    from emseg.registry.tasks import find_task, tasks
+    from emseg.registry.versions import read_registry
     from emseg.reporting.terminal import print_table
     from emseg.tracking.store import asking, connect
 
     client = connect(must_exist=True)
+    if take_over:
+        champions = take_earlier_over(client, task)
+        for name, numbers in champions.items():
+            print(f"{name}: its champion is version {numbers[-1]}" if numbers else f"{name}: it has no champion yet")
+        return
     with asking("read the registry"):
-        groups = standings(versions(client))
+        names = [find_task(client, task)] if task else tasks(client)
+        groups = [group for name in names for group in standings(client, read_registry(client, name))]
     if as_json:
         print(json.dumps([group.model_dump(mode="json") for group in groups], indent=2))
         return
@@ -111,10 +137,14 @@ def promote(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge only; change nothing.")] = False,
     force: Annotated[str | None, typer.Option(help="Promote against the rule, for this recorded reason.")] = None,
+    task: Task = None,
     settings_file: SettingsFile = PARAMS,
     as_json: AsJson = False,
 ) -> None:
     """Judge a version by the rule in params.yaml and, if it holds, make it champion. Exit code 1 if it does not.
+
+    Where version and champion were tested on other sections, or the data moved on, the champion is scored again on the
+    version's test sections, without those that it was trained on.
 
     Examples:
 
@@ -131,13 +161,13 @@ def promote(
     if force is not None and not force.strip():
         raise InputError("--force needs a reason, which is recorded with the version")
     rule = load_settings(settings_file).promotion
-    decision = judge_and_promote(connect(must_exist=True), rule, version, dry_run, force)
+    decision = judge_and_promote(connect(must_exist=True), rule, version, dry_run, force, task)
     if as_json:
         print(json.dumps(asdict(decision), indent=2))
     else:
         for condition in decision.conditions:
             print(f"{'yes' if condition.is_met else 'NO ':3}  {condition.name}: {condition.evidence}")
-        becomes = "would become champion" if dry_run else "is champion"
+        becomes = f"{'would become' if dry_run else 'is'} champion of {decision.task}"
         verdict = becomes if decision.promoted else "is not promoted"
         reason = f", by force: {decision.reason}" if decision.reason else ""
         before = f"version {decision.champion_before}" if decision.champion_before else "none"
@@ -149,7 +179,7 @@ def promote(
 
 
 @app.command()
-def rollback(as_json: AsJson = False) -> None:
+def rollback(task: Task = None, as_json: AsJson = False) -> None:
     """Make the champion before this one champion again; as often as there is history.
 
     Example:
@@ -161,7 +191,7 @@ def rollback(as_json: AsJson = False) -> None:
     from emseg.registry.promote import rollback as roll_back
     from emseg.tracking.store import connect
 
-    decision = roll_back(connect(must_exist=True))
+    decision = roll_back(connect(must_exist=True), task)
     if as_json:
         print(json.dumps(asdict(decision), indent=2))
     else:
@@ -170,15 +200,20 @@ def rollback(as_json: AsJson = False) -> None:
 
 @app.command()
 def lineage(
-    model: Annotated[str, typer.Argument(help="models:/emseg-membrane@champion, or /NUMBER.")],
+    model: Annotated[
+        str, typer.Argument(help="Number or alias, or models:/TASK@champion, models:/TASK/NUMBER.")
+    ] = "champion",
+    task: Task = None,
     settings: Annotated[Path | None, typer.Option(help="Write the run's params.yaml here instead.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Walk from a version to its run, commit, data and settings, and print the commands that make it again.
 
-    Example:
+    Examples:
 
-        emseg lineage models:/emseg-membrane@champion
+        emseg lineage
+
+        emseg lineage models:/isbi2012/3
     """
     from emseg.registry.lineage import lineage as find_lineage
     from emseg.registry.lineage import write_settings
@@ -186,15 +221,15 @@ def lineage(
 
     client = connect(must_exist=True)
     if settings:
-        write_settings(client, model, settings)
+        write_settings(client, model, settings, task=task)
         print(f"{settings} holds the settings of {model}")
         return
-    found = find_lineage(client, model)
+    found = find_lineage(client, model, task)
     if as_json:
         print(json.dumps(found.model_dump(mode="json"), indent=2))
         return
     data = found.data
-    print(f"version     {found.version}  {' '.join(found.aliases)}")
+    print(f"version     {found.version} of {found.task}  {' '.join(found.aliases)}")
     print(f"run         {found.run.name}  {found.run.id}")
     print(f"commit      {found.commit}{'  with uncommitted changes' if found.uncommitted_changes else ''}")
     print(f"data        {data.name}  digest {data.digest}, augmented {data.augmented_digest}")

@@ -114,7 +114,7 @@ def evaluate(
 
         emseg evaluate runs/single/unet2-fold0-seed0 --data isbi2012
 
-        emseg evaluate models:/emseg-membrane@champion --data isbi2012
+        emseg evaluate models:/cortex@champion --data isbi2012
     """
     from emseg.data.sources import load_source
     from emseg.evaluation.evaluate import evaluate as score

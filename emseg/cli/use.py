@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emseg.cli.app import app, warn
+from emseg.cli.app import Task, app, warn
 from emseg.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 def predict(
     inputs: Annotated[list[Path], typer.Argument(help="TIFF stacks, folders of sections, images or Zarr arrays.")],
     output: Annotated[Path, typer.Argument(help="Result; for several inputs the folder that gets them.")],
-    model: Annotated[str, typer.Option(help="Registry URI, MLflow run id, run folder or exported folder.")] = (
-        "models:/emseg-membrane@champion"
-    ),
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="models:/TASK@champion, models:/TASK/NUMBER, MLflow run id, run folder or exported folder; "
+            "default: the champion."
+        ),
+    ] = None,
+    task: Task = None,
     kind: Annotated[str, typer.Option(help="probability, mask or cells.")] = "probability",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
 ) -> None:
@@ -47,7 +52,7 @@ def predict(
     if kind not in OUTPUTS:
         raise InputError(f"--kind is one of {', '.join(OUTPUTS)}, not {kind}")
     targets = targets_of(inputs, output, overwrite)
-    segmenter = load_segmenter(model)
+    segmenter = load_segmenter(model, task)
     for source, target in zip(inputs, targets, strict=True):
         with _section_bar(source.name) as report:
             segment_file(segmenter, source, target, kind, overwrite, report, warn)  # type: ignore[arg-type]
@@ -57,7 +62,7 @@ def predict(
 @app.command()
 def export(
     model: Annotated[
-        str, typer.Argument(help="models:/emseg-membrane@champion, or /NUMBER; a run folder; or an exported folder.")
+        str, typer.Argument(help="models:/TASK@champion, or models:/TASK/NUMBER; a run folder; or an exported folder.")
     ],
     to: Annotated[str, typer.Option(help="folder, onnx or bioimageio.")] = "folder",
     out: Annotated[Path | None, typer.Option(help="Where to; default: by the model's name in exports.")] = None,
@@ -76,7 +81,7 @@ def export(
 
     Examples:
 
-        emseg export models:/emseg-membrane@champion --out champion
+        emseg export models:/isbi2012@champion --out champion
 
         emseg export runs/single/unet2-fold0-seed0 --to onnx --out unet2.onnx
 
@@ -100,6 +105,7 @@ def serve(
     token: Annotated[
         str | None, typer.Option(envvar="EMSEG_SERVE_TOKEN", help="Asked of every client; best set in the environment.")
     ] = None,
+    task: Task = None,
 ) -> None:
     """Serve the champion over HTTP; a promotion is taken up without a dropped request.
 
@@ -118,7 +124,7 @@ def serve(
         raise InputError("the token is empty; give one, or none")
     if token is None and host not in ("127.0.0.1", "localhost", "::1"):
         warn(f"whoever reaches {host}:{port} can use this server; a token keeps others out (EMSEG_SERVE_TOKEN)")
-    run_server(host, port, largest_megapixels, timeout, token)
+    run_server(host, port, largest_megapixels, timeout, token, task)
 
 
 @app.command()

@@ -1,140 +1,226 @@
-"""Who is champion: the one list that decides, the aliases that follow it, and the lock of who changes it."""
+"""Who is champion: the last valid link of a task's line of champions.
+
+A link is a version of the registered model TASK-champion. One write creates it, with the number of the link that its
+version was judged against. It counts if that one is the last valid link before it; of two promotions at once, which
+judged against the same champion, the second does not count, and its maker judges again. So there is no lock, nothing
+is torn, and a promotion that is killed is either there or not.
+
+Someone may delete a link on MLflow's pages. A link that was judged against one that is gone counts, if the one that is
+gone came after the last valid link that is left.
+"""
 
 from __future__ import annotations
 
-import json
-import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+import getpass
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emseg.errors import RunError
-from emseg.files import HeldError, hold
-from emseg.registry.described import MODEL_NAME
-from emseg.registry.versions import (
-    CHALLENGER,
-    CHAMPION,
-    HISTORY_TAG,
-    PREVIOUS,
-    champions,
-    registered_model,
-    say,
-)
-from emseg.tracking.location import database_file
-from emseg.tracking.store import store_uri
+from emseg.records.record import now
+from emseg.registry.described import Version, read_version
+from emseg.registry.tasks import COPIES_TAG, line_of, make_line, registered_model, versions_in
+from emseg.registry.telling import Tell, say_nothing
+from emseg.tracking.store import patiently
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+AGAINST_TAG, RESTORES_TAG = "champion.judged_against", "champion.restores"
+VERDICT_TAG, REASON_TAG, WHO_TAG, WHEN_TAG = (f"champion.{part}" for part in ("decision", "reason", "who", "when"))
+_LONGEST_DESCRIPTION = 4900
+"""Characters that every store of MLflow's keeps."""
 
 
-_LOCK_NAME = f"{MODEL_NAME}-lock"
-_LOCK_SECONDS = 120
-"""A lock on a server that is older was left behind by a process that died."""
+@dataclass(frozen=True)
+class Link:
+    """One version of a line of champions.
+
+    Attributes:
+        number: of the link.
+        version: number of the task's version that it copies.
+        judged_against: number of the link that was champion when it was judged; 0: there was none.
+        restores: the place in the line that a rollback goes back to, which is the number of the link that first held
+            it; 0: it is a new champion, with a place of its own.
+    """
+
+    number: int
+    version: int
+    judged_against: int
+    restores: int = 0
+
+    @property
+    def place(self) -> int:
+        """Its place in the line: what stands before it is what a rollback goes back to."""
+        return self.restores or self.number
 
 
-def set_champions(client: MlflowClient, history: list[int], challenger: int | None = None) -> None:
-    """Make the last of `history` champion and the one before it `previous`; hold `registry_lock` while calling.
+def valid_links(links: Iterable[Link]) -> list[Link]:
+    """Links that count, in order; `links` come in any."""
+    ordered = sorted(links, key=lambda link: link.number)
+    there = {link.number for link in ordered}
+    valid: list[Link] = []
+    last = 0
+    for link in ordered:
+        against = link.judged_against
+        if against == last or (last < against < link.number and against not in there):
+            valid.append(link)
+            last = link.number
+    return valid
+
+
+def standing_links(valid: Iterable[Link]) -> list[Link]:
+    """Of valid links those that rollbacks have left, in order of their places: the champion is the last one."""
+    standing: list[Link] = []
+    for link in valid:
+        standing = [*(before for before in standing if before.place < link.place), link]
+    return standing
+
+
+@dataclass(frozen=True)
+class Line:
+    """The line of champions of a task, at one moment.
+
+    Attributes:
+        task: whose champions they are.
+        valid: links that count, in order.
+        standing: of these what rollbacks have left; the last one is champion.
+        found: links by number, as MLflow has them.
+    """
+
+    task: str
+    valid: list[Link]
+    standing: list[Link]
+    found: dict[int, ModelVersion]
+
+    @property
+    def last(self) -> int:
+        """The number of the last valid link, which the next one is judged against; 0: there is none."""
+        return self.valid[-1].number if self.valid else 0
+
+    @property
+    def champions(self) -> list[int]:
+        """Numbers of the task's versions that were champion and were not rolled back, in order; the last one is."""
+        return [link.version for link in self.standing]
+
+    def champion(self, tell: Tell) -> Version | None:
+        """The champion, as its link has it; None: there is none."""
+        for link in reversed(self.standing):
+            try:
+                return self.version_of(link)
+            except ValueError as error:
+                tell(f"version {link.number} of {line_of(self.task)} is passed by: {error}")
+        return None
+
+    def version_of(self, link: Link) -> Version:
+        """The version that a link copies, whether its task still has it or not.
+
+        Raises:
+            ValueError: its tags cannot be read.
+        """
+        return read_version(self.found[link.number], self.task, link.version, link.number)
+
+
+def read_line(client: MlflowClient, task: str, tell: Tell = say_nothing) -> Line:
+    """The line of champions of a task; versions of it that are no links are told of and passed by."""
+    found = {int(version.version): version for version in versions_in(client, f"name = '{line_of(task)}'")}
+    links = []
+    for number, version in sorted(found.items()):
+        copied, against, restores = (_number(version, tag) for tag in (COPIES_TAG, AGAINST_TAG, RESTORES_TAG))
+        if not copied or against is None or against >= number or (restores or 0) >= number:
+            tell(f"version {number} of {line_of(task)} is passed by: emseg did not add it to the line of champions")
+        else:
+            links.append(Link(number, copied, against, restores or 0))
+    valid = valid_links(links)
+    return Line(task, valid, standing_links(valid), found)
+
+
+def add_link(
+    client: MlflowClient, version: Version, line: Line, verdict: str, described: str, tags: dict[str, str] | None = None
+) -> bool:
+    """Make a version champion, unless another one was made champion since `line` was read.
 
     Args:
         client: of the store.
-        history: every champion, in order.
-        challenger: version that was compared last; None leaves that alias alone, unless it became champion.
-    """
-    # The one write that decides. Were the process killed after it, the next lock puts the aliases right.
-    client.set_registered_model_tag(MODEL_NAME, HISTORY_TAG, json.dumps(history))
-    settle(client)
-    with _following():
-        aliases = client.get_registered_model(MODEL_NAME).aliases
-        if challenger is not None and challenger not in history[-1:]:
-            client.set_registered_model_alias(MODEL_NAME, CHALLENGER, str(challenger))
-        elif history and str(aliases.get(CHALLENGER)) == str(history[-1]):
-            client.delete_registered_model_alias(MODEL_NAME, CHALLENGER)
+        version: that becomes champion.
+        line: that it was judged by.
+        verdict: such as promoted.
+        described: what a person reads on the link's page, in Markdown.
+        tags: more about the decision.
 
-
-def settle(client: MlflowClient) -> None:
-    """Make the aliases `champion` and `previous` agree with the list of champions."""
-    registered = registered_model(client)
-    if registered is None or HISTORY_TAG not in registered.tags:
-        return
-    wanted = dict(zip((CHAMPION, PREVIOUS), map(str, champions(client)[::-1]), strict=False))
-    with _following():
-        for alias in (CHAMPION, PREVIOUS):
-            if alias in wanted and str(registered.aliases.get(alias)) != wanted[alias]:
-                client.set_registered_model_alias(MODEL_NAME, alias, wanted[alias])
-            elif alias not in wanted and alias in registered.aliases:
-                client.delete_registered_model_alias(MODEL_NAME, alias)
-
-
-@contextmanager
-def registry_lock(client: MlflowClient, patience: float = 60.0) -> Iterator[None]:
-    """Hold the registry: of two promotions at once, one waits and then compares with the other's champion.
-
-    A local store is locked by a file, which the system frees when a process dies. A server is locked by creating a
-    registered model, since a name can be created once; MLflow has no other operation that only one client can win.
+    Returns:
+        Whether the link counts; where it does not, its version is to be judged again.
 
     Raises:
-        RunError: another process has held the registry for `patience` seconds.
+        RunError: the link was deleted as soon as it was made.
     """
-    database = database_file(store_uri())
-    busy = "another process holds the registry; try again when it is done"
-    if database is not None:
-        try:
-            with hold(database.with_name(f"{database.name}.registry"), busy, patience):
-                settle(client)
-                yield
-        except HeldError as error:
-            raise RunError(str(error)) from error
-        return
-    deadline = time.monotonic() + patience
-    owner = uuid.uuid4().hex
-    while not _create_lock(client, owner):
-        if time.monotonic() > deadline:
-            raise RunError(busy)
-        time.sleep(0.05)
-    try:
-        settle(client)
-        yield
-    finally:
-        _release_lock(client, owner)
-
-
-def _create_lock(client: MlflowClient, owner: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(_LOCK_NAME, tags={"owner": owner})
-    except MlflowException as error:
-        if error.error_code == "PERMISSION_DENIED":
-            raise
-        try:
-            lock = client.get_registered_model(_LOCK_NAME)
-        except MlflowException:
-            return False
-        if time.time() - lock.creation_timestamp / 1000 > _LOCK_SECONDS:
-            _release_lock(client, lock.tags.get("owner", ""))
+    make_line(client, line.task)
+    # Judging takes a while: most that came too late are told here, and leave no void link.
+    if read_line(client, line.task).last != line.last:
         return False
-    return True
+    link = {
+        COPIES_TAG: str(version.number),
+        AGAINST_TAG: str(line.last),
+        VERDICT_TAG: verdict,
+        WHO_TAG: who(),
+        WHEN_TAG: now(),
+    }
+    made = patiently(
+        lambda: client.create_model_version(
+            line_of(line.task),
+            version.source,
+            run_id=version.run_id,
+            tags=version.tags | link | (tags or {}),
+            description=described[:_LONGEST_DESCRIPTION],
+            model_id=version.source.removeprefix("models:/") if version.source.startswith("models:/m-") else None,
+        )
+    )
+    after = read_line(client, line.task)
+    if int(made.version) not in after.found:
+        raise RunError(f"version {made.version} of {line_of(line.task)} was deleted as soon as it was made")
+    return any(link.number == int(made.version) for link in after.valid)
 
 
-def _release_lock(client: MlflowClient, owner: str) -> None:
+def settle(client: MlflowClient, task: str, challenger: int | None = None) -> None:
+    """Make the aliases of a task agree with its line of champions, as far as this login may.
+
+    Args:
+        client: of the store.
+        task: whose aliases.
+        challenger: version that was judged last; None leaves that alias alone, unless it became champion.
+    """
     from mlflow.exceptions import MlflowException
 
+    wanted = dict(zip((CHAMPION, PREVIOUS), read_line(client, task).champions[::-1], strict=False))
+    model = registered_model(client, task)
+    there = {alias: int(number) for alias, number in model.aliases.items()} if model else {}
+    if challenger is not None and challenger != wanted.get(CHAMPION):
+        wanted[CHALLENGER] = challenger
+    elif there.get(CHALLENGER) not in (None, wanted.get(CHAMPION)):
+        wanted[CHALLENGER] = there[CHALLENGER]
+    for alias in (CHAMPION, PREVIOUS, CHALLENGER):
+        if wanted.get(alias) == there.get(alias):
+            continue
+        # Nobody goes by them: that a login may not move one, or that its version is gone, undoes nothing.
+        with suppress(MlflowException):
+            if alias in wanted:
+                patiently(lambda: client.set_registered_model_alias(task, alias, str(wanted[alias])))  # noqa: B023
+            else:
+                patiently(lambda: client.delete_registered_model_alias(task, alias))  # noqa: B023
+
+
+def who() -> str:
+    """The user's name, for decisions."""
     try:
-        if client.get_registered_model(_LOCK_NAME).tags.get("owner", "") == owner:
-            client.delete_registered_model(_LOCK_NAME)
-    except MlflowException:
-        return
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
 
 
-@contextmanager
-def _following() -> Iterator[None]:
-    """Aliases only follow the list of champions: that a login may not move them is said, and undoes nothing."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code != "PERMISSION_DENIED":
-            raise
-        say(f"this login may not move all aliases of {MODEL_NAME}; emseg goes by the list of champions, which is right")
+def _number(version: ModelVersion, tag: str) -> int | None:
+    """A tag that is a number; None where it is none."""
+    text = version.tags.get(tag, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None

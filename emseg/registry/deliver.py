@@ -29,37 +29,43 @@ _PARENT_TAG = "mlflow.parentRunId"
 
 @dataclass(frozen=True)
 class Published:
-    """What became of records: MLflow run id, version number or what is wrong by folder, parent run id by model.
+    """What became of records: MLflow run id, task, version number or what is wrong by folder, parent run id by model.
 
     A model with two recipes among the records has the parent of the last.
     """
 
     runs: dict[str, str]
+    tasks: dict[str, str]
     versions: dict[str, int]
     parents: dict[str, str]
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def publish_records(client: MlflowClient, records: list[RunRecord], again: bool = False) -> Published:
+def publish_records(
+    client: MlflowClient, records: list[RunRecord], again: bool = False, task: str | None = None
+) -> Published:
     """Publish records, register those that are evaluated, and fold runs of one recipe under a parent run.
 
     Args:
         client: of the store.
         records: of any models.
         again: register those again that are registered, for their files are damaged; see `register_record`.
+        task: whose versions they become; None: of each the one of its dataset's name.
 
     Raises:
         InputError: the one record that was asked for is damaged. Of several, the damaged ones are in `failed`.
         RunError: the store refuses.
     """
     runs: dict[str, str] = {}
+    tasks: dict[str, str] = {}
     versions: dict[str, int] = {}
     failed: dict[str, str] = {}
     recipes: dict[str, list[RunRecord]] = {}
     for record in records:
         try:
-            runs[str(record.folder)], version = _publish(client, record, again)
+            runs[str(record.folder)], version = _publish(client, record, again, task)
             if version is not None:
+                tasks[str(record.folder)] = task or record.read().dataset
                 versions[str(record.folder)] = version
                 recipes.setdefault(recipe_digest(record.read()), []).append(record)
         except InputError as error:
@@ -72,16 +78,16 @@ def publish_records(client: MlflowClient, records: list[RunRecord], again: bool 
             children = [runs[str(record.folder)] for record in own]
             with asking("publish the mean of several runs"):
                 parents[own[0].read().model] = _publish_parent(client, recipe, own, children)
-    return Published(runs, versions, parents, failed)
+    return Published(runs, tasks, versions, parents, failed)
 
 
-def _publish(client: MlflowClient, record: RunRecord, again: bool) -> tuple[str, int | None]:
+def _publish(client: MlflowClient, record: RunRecord, again: bool, task: str | None) -> tuple[str, int | None]:
     """MLflow run and version of one record; no version where it cannot be registered."""
     folder = record.folder.parent
     with publishing(record):
         run_id = deliver(client, record)
         with asking(f"register {folder}"):
-            version = register_delivered(client, record, run_id, again) if is_registrable(record) else None
+            version = register_delivered(client, record, run_id, again, task) if is_registrable(record) else None
         with asking(f"publish {folder}"):
             run = record.read()
             return settle_run(client, run.id, experiment_of(client, run.dataset, run.protocol)), version

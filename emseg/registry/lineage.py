@@ -57,6 +57,7 @@ class NetworksOfVersion(BaseModel):
 class LineageOfVersion(BaseModel):
     """Where a version comes from; `commands` make it again."""
 
+    task: str
     version: int
     aliases: list[str]
     run: RunInMlflow
@@ -75,22 +76,28 @@ class LineageOfVersion(BaseModel):
     commands: list[str]
 
 
-def lineage(client: MlflowClient, reference: str) -> LineageOfVersion:
+def lineage(client: MlflowClient, reference: str, task: str | None = None) -> LineageOfVersion:
     """Version, run, commit, data and settings of a model, and the commands that make it again.
+
+    Args:
+        client: of the store.
+        reference: of the version, as `find_version` takes it.
+        task: whose version it is, where the reference does not say; None: of the only one.
 
     Raises:
         InputError: there is no such version.
         RunError: its record cannot be fetched.
     """
     with asking(f"read {plain(reference)}"):
-        version = find_version(client, reference)
-        info = client.get_run(version.run_id).info
+        version = find_version(client, reference, task)
         run, weights = _record(client, version)
+        name = _name_of_run(client, version) or run.name
     origin = run.lineage
     return LineageOfVersion(
+        task=version.task,
         version=version.number,
         aliases=list(version.aliases),
-        run=RunInMlflow(id=version.run_id, name=info.run_name),
+        run=RunInMlflow(id=version.run_id, name=name),
         commit=origin.git_commit,
         uncommitted_changes=origin.git_dirty,
         emseg=origin.emseg,
@@ -113,7 +120,9 @@ def lineage(client: MlflowClient, reference: str) -> LineageOfVersion:
     )
 
 
-def write_settings(client: MlflowClient, reference: str, path: Path, project: Path = Path()) -> None:
+def write_settings(
+    client: MlflowClient, reference: str, path: Path, project: Path = Path(), task: str | None = None
+) -> None:
     """Write params.yaml as the version's run had it, as far as it decides the weights.
 
     Args:
@@ -121,15 +130,18 @@ def write_settings(client: MlflowClient, reference: str, path: Path, project: Pa
         reference: of the version.
         path: to write to.
         project: whose params.yaml gives what does not decide the weights.
+        task: whose version it is, where the reference does not say; None: of the only one.
 
     Raises:
         InputError: there is no such version, or no params.yaml in `project`.
     """
     with asking(f"read {plain(reference)}"):
-        run, _ = _record(client, find_version(client, reference))
+        version = find_version(client, reference, task)
+        run, _ = _record(client, version)
     settings = run.settings.model_dump()
     values = read_yaml(project / "params.yaml") | {
         "code": run.lineage.networks_file,
+        "task": version.task,
         "data": {"source": run.dataset},
         "protocol": settings["protocol"],
         "augment": settings["augment"],
@@ -143,6 +155,18 @@ def write_settings(client: MlflowClient, reference: str, path: Path, project: Pa
         values["weight_map"] = settings["weight_map"]
     validate_settings(values, f"settings of {reference}: ")
     write_text(path, as_yaml(values))
+
+
+def _name_of_run(client: MlflowClient, version: Version) -> str | None:
+    """What MLflow calls the run of a version; None where it has none of it any more."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_run(version.run_id).info.run_name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def _record(client: MlflowClient, version: Version) -> tuple[Run, str]:

@@ -15,7 +15,7 @@ from emseg.files import atomic_folder, atomic_path, hold
 from emseg.records.calibration import CELLS_FILE
 from emseg.records.evaluation import BASELINES_FILE, METRICS_FILE, SCORES_FILE, read_fitting
 from emseg.records.record import OWN_FILES, RunRecord
-from emseg.registry.described import MODEL_NAME
+from emseg.registry.champions import CHAMPION
 from emseg.registry.package import segmenter_of_run
 from emseg.registry.versions import find_version, load_version
 from emseg.tracking.delivery import evaluation_digest
@@ -27,33 +27,32 @@ if TYPE_CHECKING:
 
     from emseg.segmentation.segmenter import Segmenter
 
-DEFAULT_MODEL = "models:/emseg-membrane@champion"
 FETCHED_FOLDER = Path("runs/registry")
 """Where registered models are fetched to as run folders."""
 
 
-def load_segmenter(reference: str = DEFAULT_MODEL) -> Segmenter:
+def load_segmenter(reference: str | None = None, task: str | None = None) -> Segmenter:
     """Load a model, checked.
 
     Args:
-        reference: models:/emseg-membrane@champion, models:/emseg-membrane/3, an MLflow run id, or a run folder.
+        reference: models:/TASK@champion, models:/TASK/3, an MLflow run id, or a run folder; None: the champion.
+        task: whose champion, where the reference does not say; None: that of the only task.
 
     Raises:
         InputError: there is no such model, or it is damaged.
         RunError: the store cannot be reached.
     """
-    if reference.startswith("models:/"):
+    if reference is None or reference.startswith("models:"):
         client = connect(must_exist=True)
-        with asking(f"load {reference}"), tempfile.TemporaryDirectory() as folder:
-            return load_version(client, find_version(client, reference), Path(folder))
+        with asking(f"load {reference or 'the champion'}"), tempfile.TemporaryDirectory() as folder:
+            return load_version(client, find_version(client, reference or CHAMPION, task), Path(folder))
     if Path(reference).exists():
         return segmenter_of_run(reference)
     if re.fullmatch(r"[0-9a-f]{32}", reference):
         with asking(f"load run {reference}"):
             return _segmenter_of_mlflow_run(connect(must_exist=True), reference)
     raise InputError(
-        f"no model {reference}: expected {DEFAULT_MODEL}, models:/emseg-membrane/NUMBER, an MLflow run id, "
-        "or a run folder"
+        f"no model {reference}: expected models:/TASK@champion, models:/TASK/NUMBER, an MLflow run id, or a run folder"
     )
 
 
@@ -71,7 +70,7 @@ def fetch_run(reference: str, folder: Path = FETCHED_FOLDER) -> RunRecord:
         version = find_version(client, reference)
         package = Path(temporary)
         load_version(client, version, package)
-        place = folder / f"{MODEL_NAME}-{version.number}"
+        place = folder / f"{version.task}-{version.number}"
         busy = f"another process is fetching {version.uri}; wait for it"
         with hold(place, busy, patience=60), atomic_folder(place / "training", OWN_FILES) as training:
             for name in ("record.json", "weights.safetensors"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import tempfile
 import warnings
@@ -12,28 +11,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emseg.errors import InputError
+from emseg.errors import InputError, RunError
 from emseg.inference.trained import load_network
 from emseg.models import Network
-from emseg.records.checked import reading
-from emseg.records.evaluation import METRICS_FILE, read_evaluated, read_evaluation
+from emseg.records.checked import file_digest, reading
+from emseg.records.evaluation import METRICS_FILE, SCORES_FILE, read_evaluated, read_evaluation
 from emseg.records.record import RunRecord
 from emseg.records.run import FINISHED
-from emseg.registry.champions import registry_lock, set_champions
-from emseg.registry.described import DESCRIPTION_TAG, MODEL_NAME, describe, read_version
+from emseg.registry.champions import RESTORES_TAG, add_link, read_line, settle
+from emseg.registry.described import DECISION_TAG, DIGEST_TAG, REPLACES_TAG, SCORES_TAG, describe, read_version
 from emseg.registry.package import DeployedNetwork, package_digest, package_files, write_package
-from emseg.registry.versions import (
-    DECISION_TAG,
-    DIGEST_TAG,
-    REPLACES_TAG,
-    champions,
-    listed_champions,
-    versions_of_record,
-)
-from emseg.text import plain
-from emseg.tracking.delivery import RECORD_TAG
+from emseg.registry.tasks import make_task, tasks
+from emseg.registry.telling import say
+from emseg.registry.versions import versions_of_record
 from emseg.tracking.publish import WEIGHTS_TAG, deliver, publishing
-from emseg.tracking.store import asking
+from emseg.tracking.store import asking, patiently
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,50 +38,54 @@ def is_registrable(record: RunRecord) -> bool:
     return record.read().status == FINISHED and evaluated and record.weights_file.is_file()
 
 
-def register_record(client: MlflowClient, record: RunRecord, again: bool = False) -> int:
-    """Register a finished, evaluated run as a version of the one registered model; a run becomes one version.
+def register_record(client: MlflowClient, record: RunRecord, again: bool = False, task: str | None = None) -> int:
+    """Register a finished, evaluated run as a version of a task; a run becomes one version of it.
 
     Args:
         client: of the store.
         record: of the run.
-        again: a version that is there already, and whose files may be damaged, is replaced by a new one, in the list
-            of champions too.
+        again: a version that is there already, and whose files may be damaged, is replaced by a new one. If it is
+            champion, its replacement is, where this login may say so.
+        task: whose version it becomes; None: the one of its dataset's name.
 
     Returns:
         The version's number.
 
     Raises:
         InputError: the run is unfinished, was not evaluated, its weights are not here, or they are not those of the
-            version to replace.
+            version to replace; or the task's name is another model's.
         RunError: the store refuses.
     """
     with publishing(record):
         run_id = deliver(client, record)
         with asking(f"register {record.folder.parent}"):
-            return register_delivered(client, record, run_id, again)
+            return register_delivered(client, record, run_id, again, task)
 
 
-def register_delivered(client: MlflowClient, record: RunRecord, run_id: str, again: bool = False) -> int:
+def register_delivered(
+    client: MlflowClient, record: RunRecord, run_id: str, again: bool = False, task: str | None = None
+) -> int:
     """`register_record` for who holds the record and has delivered it as the run `run_id`."""
-    record_id = record.read().id
-    known = versions_of_record(client, record_id)[:1]
+    tasks(client)  # refuses the store of an earlier emseg
+    run = record.read()
+    task = task or run.dataset
+    known = versions_of_record(client, run.id, task)[:1]
     if again or not known or _was_evaluated_again(known[0], record):
         for before in known:
             _require_same_weights(before, record)
-        _register(client, record, run_id, known[0] if known else None)
-    return settle_versions(client, record_id)
+        _register(client, record, run_id, task, known[0] if known else None)
+    return settle_versions(client, run.id, task)
 
 
 def _was_evaluated_again(version: ModelVersion, record: RunRecord) -> bool:
     """Whether a version holds other scores than its run has now; it is replaced then."""
-    try:
-        registered = read_version(version).evaluation
-    except ValueError:
-        return False
-    return registered != read_evaluation(record.evaluation_folder)
+    scores = file_digest(record.evaluation_folder / SCORES_FILE)
+    evaluation = read_evaluation(record.evaluation_folder)
+    noted = (version.tags.get(SCORES_TAG), version.tags.get("emseg.calibration"))
+    return noted != (scores, evaluation.calibration or "none")
 
 
-def settle_versions(client: MlflowClient, record_id: str) -> int:
+def settle_versions(client: MlflowClient, record_id: str, task: str) -> int:
     """Leave one version of a record; return its number.
 
     Whoever comes last sees all that were made at once, and all choose alike. Should this login not be allowed to
@@ -97,76 +93,83 @@ def settle_versions(client: MlflowClient, record_id: str) -> int:
     """
     from mlflow.exceptions import MlflowException
 
-    stands, *others = versions_of_record(client, record_id)
+    stands, *others = versions_of_record(client, record_id, task)
     numbers = {int(version.version) for version in others} | {int(stands.tags.get(REPLACES_TAG) or 0)}
-    if numbers & set(listed_champions(client)):
-        with registry_lock(client):
-            set_champions(client, champions(client))
+    _settle_champion(client, stands, numbers - {int(stands.version)}, task)
     for version in others:
         with suppress(MlflowException):
-            client.delete_model_version(MODEL_NAME, version.version)
+            client.delete_model_version(task, version.version)
     return int(stands.version)
+
+
+def _settle_champion(client: MlflowClient, stands: ModelVersion, replaced: set[int], task: str) -> None:
+    """Make the version that stands for a record champion in place of those that it replaces."""
+    number = int(stands.version)
+    while True:
+        line = read_line(client, task)
+        champion = line.standing[-1] if line.standing else None
+        if champion is None or champion.version not in replaced:
+            return
+        described = f"Version {number} of {task} was registered again and is champion in place of {champion.version}.\n"
+        tags = {RESTORES_TAG: str(champion.place)}
+        try:
+            version = read_version(stands, task, number)
+            with asking(f"make version {number} of {task} champion in place of {champion.version}"):
+                is_added = add_link(client, version, line, "registered again", described, tags)
+        except (RunError, ValueError) as error:
+            say(f"{error}; the champion is still the copy of version {champion.version}")
+            return
+        if is_added:
+            settle(client, task)
+            return
 
 
 def _require_same_weights(version: ModelVersion, record: RunRecord) -> None:
     recorded = version.tags.get(WEIGHTS_TAG)
-    if recorded not in (None, hashlib.sha256(record.weights_file.read_bytes()).hexdigest()):
+    if recorded not in (None, file_digest(record.weights_file)):
         raise InputError(
-            f"{record.folder.parent} holds other weights than version {version.version} of {MODEL_NAME} was made of; "
+            f"{record.folder.parent} holds other weights than version {version.version} of {version.name} was made of; "
             "a version is replaced by the same weights only"
         )
 
 
-def _register(client: MlflowClient, record: RunRecord, run_id: str, before: ModelVersion | None) -> None:
-    from mlflow.exceptions import MlflowException
-
+def _register(client: MlflowClient, record: RunRecord, run_id: str, task: str, before: ModelVersion | None) -> None:
+    make_task(client, task)
     with tempfile.TemporaryDirectory() as temporary:
         package = Path(temporary) / "package"
         write_package(record, package)
-        tags = version_tags(record)
-        tags[DIGEST_TAG] = package_digest(package)
-        tags[WEIGHTS_TAG] = hashlib.sha256((package / "weights.safetensors").read_bytes()).hexdigest()
+        tags = version_tags(record) | {
+            DIGEST_TAG: package_digest(package),
+            SCORES_TAG: file_digest(package / SCORES_FILE),
+            WEIGHTS_TAG: file_digest(package / "weights.safetensors"),
+        }
         card = (package / "model-card.md").read_text(encoding="utf-8")
         uri = _log_network(record, run_id, package)
-    try:
-        client.create_registered_model(MODEL_NAME, description=_DESCRIPTION)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
     if before is not None:
-        # The evidence of a champion goes with it.
+        # What was decided about it goes with it.
         tags |= {key: value for key, value in before.tags.items() if key == DECISION_TAG}
         tags[REPLACES_TAG] = str(before.version)
     # MLflow's own registering function would leave an empty model behind where the source is wrong.
-    client.create_model_version(
-        MODEL_NAME,
-        uri,
-        run_id=run_id,
-        tags=tags,
-        description=card + _pictures(record, run_id),
-        model_id=uri.removeprefix("models:/"),
+    patiently(
+        lambda: client.create_model_version(
+            task,
+            uri,
+            run_id=run_id,
+            tags=tags,
+            description=card + _pictures(record, run_id),
+            model_id=uri.removeprefix("models:/"),
+        )
     )
 
 
 def version_tags(record: RunRecord) -> dict[str, str]:
-    """What the version of a record is judged by, and what MLflow's page shows of it; digests come on top.
+    """What the version of a record is judged by, and what MLflow's page shows of it; digests of files come on top.
 
     Raises:
         InputError: record or evaluation are damaged.
     """
     with reading(record.folder.parent):
-        run, evaluated = record.read(), read_evaluated(record.evaluation_folder)
-        metrics = evaluated.evaluation.metrics
-        return {
-            RECORD_TAG: run.id,
-            DESCRIPTION_TAG: describe(run, evaluated),
-            "model": plain(run.model),
-            "protocol": run.protocol,
-            "leaks": str(evaluated.evaluation.leaks).lower(),
-            "data.digest": run.data_digest,
-            "git.commit": plain(run.lineage.git_commit),
-            **{name: f"{metrics[name].mean:.4f}" for name in ("v_rand", "v_info", "pixel_error", "dice")},
-        }
+        return describe(record.read(), read_evaluated(record.evaluation_folder))
 
 
 def _pictures(record: RunRecord, run_id: str) -> str:
@@ -214,9 +217,3 @@ def _example(network: Network) -> np.ndarray:
     if network.padding == "same":
         sides = [side for side in sides if side % network.stride == 0]
     return np.zeros((2, network.channels, sides[0], sides[1]), np.float32)
-
-
-_DESCRIPTION = (
-    "Segmentation of neuronal membranes in electron-microscopy sections. Versions of every architecture compete; "
-    "`champion` is moved by `emseg promote` alone, which writes its decision and evidence to the version's tags."
-)

@@ -29,10 +29,13 @@ from starlette.exceptions import HTTPException
 
 from emseg.errors import InputError, RunError
 from emseg.registry.answer import Answer, segment_bytes
+from emseg.registry.champions import CHAMPION
 from emseg.registry.clients import BusyError, GivenUpError, ImpatientProtocol, Pause, Turns, client_of
-from emseg.registry.described import MODEL_NAME, Version
+from emseg.registry.described import Version
 from emseg.registry.measured import Measured
-from emseg.registry.versions import CHAMPION, find_version, load_version, say
+from emseg.registry.tasks import find_task
+from emseg.registry.telling import say
+from emseg.registry.versions import find_version, load_version
 from emseg.segmentation.segmenter import OUTPUTS, Segmenter
 from emseg.text import plain
 from emseg.tracking.address import bound
@@ -86,25 +89,27 @@ class Champion:
     def refresh(self) -> bool:
         """Take up a promotion, if there was one; True if so. What cannot be loaded leaves the old one in place."""
         version = self._current()
-        if version.number == self.served.version.number:
+        if version.link == self.served.version.link:
             return False
         self.served = self._load(version)
         return True
 
 
-def champion_of_registry() -> Champion:
-    """The champion of the store.
+def champion_of_registry(task: str | None = None) -> Champion:
+    """The champion of a task; of the only one where none is named.
 
     Raises:
-        InputError: there is no champion, or it is damaged.
+        InputError: there is no such task or no champion, or it is damaged.
         RunError: the store refuses.
     """
     client = connect(must_exist=True)
     told = functools.cache(say)  # not again at every look
+    with asking("read the registry"):
+        task = find_task(client, task)
 
     def current() -> Version:
         with asking("read the registry"):
-            return find_version(client, CHAMPION, told)
+            return find_version(client, CHAMPION, task, told)
 
     def load(version: Version) -> Served:
         with asking(f"load {version.uri}"), TemporaryDirectory() as folder:
@@ -176,7 +181,7 @@ def make_app(
         served = champion.of_request
         version = served.version
         described = {
-            "name": MODEL_NAME,
+            "name": version.task,
             "version": version.number,
             "model": version.origin.model,
             "protocol": version.evaluation.protocol,
@@ -225,7 +230,9 @@ def _has_token(request: Request, token: str) -> bool:
     return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
 
 
-def run_server(host: str, port: int, largest_megapixels: float, timeout: float, token: str | None) -> None:
+def run_server(
+    host: str, port: int, largest_megapixels: float, timeout: float, token: str | None, task: str | None = None
+) -> None:
     """Serve until stopped; looks for a promotion every two seconds. Stopped, it answers what it has begun.
 
     Raises:
@@ -235,7 +242,7 @@ def run_server(host: str, port: int, largest_megapixels: float, timeout: float, 
     import uvicorn
 
     with bound(host, port) as listener:
-        champion = champion_of_registry()
+        champion = champion_of_registry(task)
         app = make_app(champion, largest_megapixels, timeout, token)
 
         def watch() -> None:

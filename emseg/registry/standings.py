@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from emseg.evaluation.bootstrap import PairedDifference
+from emseg.errors import InputError
+from emseg.evaluation.bootstrap import PairedDifference, paired_difference
 from emseg.metrics.scoring import LOWER_IS_BETTER, Interval
 from emseg.records.transfer import Home, Transferred
+from emseg.registry.compare import are_comparable, compare
 from emseg.registry.described import Version
-from emseg.registry.promote import are_comparable, difference
-from emseg.registry.versions import CHAMPION, Registry
-from emseg.reporting.leaderboard import PRIMARY_METRIC
+from emseg.registry.scores import scores_of_version
+from emseg.registry.telling import say
+from emseg.registry.versions import Registry
 from emseg.reporting.transfer import Candidate
-from emseg.settings import ProtocolName
+from emseg.settings import PromotionMetric, ProtocolName
 
-_SHOWN = ("v_rand", "v_info", "pixel_error", "dice")
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SHOWN: tuple[PromotionMetric, ...] = ("v_rand", "v_info", "pixel_error", "dice")
+_METRIC: PromotionMetric = "v_rand"
 _CONFIDENCE = 0.95
+_PAIRED = 5
+"""Versions, best first, whose difference to the champion gets its interval: scores per section are read for it."""
 
 
 class Standing(BaseModel):
@@ -30,8 +41,11 @@ class Standing(BaseModel):
     aliases: list[str]
     metrics: dict[str, Interval]
     commit: str
+    gain: float | None
+    """Of V_rand over the champion's, each a mean over the seeds of a recipe; None of the champion itself, and where
+    there is none to compare with."""
     difference: PairedDifference | None
-    """To the champion; None of the champion itself, and where there is none to compare with."""
+    """The same with its interval, of the best versions alone."""
 
 
 class Group(BaseModel):
@@ -39,6 +53,7 @@ class Group(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    task: str
     dataset: str
     protocol: ProtocolName
     fold: int
@@ -48,17 +63,12 @@ class Group(BaseModel):
     versions: list[Standing]
 
 
-def standings(every: list[Version]) -> list[Group]:
-    """Versions grouped by what they were tested on, the champion's group first."""
-    champion = next((version for version in every if CHAMPION in version.aliases), None)
-    groups: list[list[Version]] = []
-    for version in every:
-        own = next((group for group in groups if are_comparable(group[0], version)), None)
-        if own is None:
-            groups.append([version])
-        else:
-            own.append(version)
-    described = [_group(group, champion, every) for group in groups]
+def standings(client: MlflowClient, registry: Registry) -> list[Group]:
+    """The versions of a task, grouped by what they were tested on, the champion's group first."""
+    groups: dict[str, list[Version]] = {}
+    for version in registry.versions:
+        groups.setdefault(version.evaluation.test, []).append(version)
+    described = [_group(client, group, registry) for group in groups.values()]
     return sorted(described, key=lambda group: not group.has_champion)
 
 
@@ -66,31 +76,41 @@ def champions_by_data(registry: Registry) -> list[Version]:
     """The newest champion of each dataset and protocol that there ever was one of, the present champion last."""
     numbered = {version.number: version for version in registry.versions}
     newest: dict[tuple[str, str, str], Version] = {}
-    for number in registry.champions:
-        scores = numbered[number].evaluation
-        key = (scores.dataset, scores.protocol, scores.data_digest)
-        newest.pop(key, None)
-        newest[key] = numbered[number]
+    standing = [numbered.get(number) for number in registry.champions[:-1]]
+    for version in (*standing, registry.champion):
+        # None: what others deleted or spoilt.
+        if version is not None:
+            scores = version.evaluation
+            key = (scores.dataset, scores.protocol, scores.data_digest)
+            newest.pop(key, None)
+            newest[key] = version
     return list(newest.values())
 
 
-def as_candidates(champions: list[Version], transfers: dict[str, list[Transferred]]) -> list[Candidate]:
-    """Champions for a matrix of transfer.
+def as_candidates(
+    client: MlflowClient, champions: list[Version], transfers: dict[str, list[Transferred]]
+) -> list[Candidate]:
+    """Champions for a matrix of transfer; those whose scores per section are gone are told of and passed by.
 
     Args:
+        client: of the store.
         champions: versions.
         transfers: scores on other datasets by the id of the record, as `transfers_by_record` gives them.
     """
     found = []
     for version in champions:
         scores, origin = version.evaluation, version.origin
-        own = scores.made_from
-        transferred = transfers.get(own.id, []) if own else []
+        try:
+            home_scores = scores_of_version(client, version)
+        except InputError as error:
+            say(str(error))
+            continue
+        transferred = transfers.get(version.record_id, [])
         # Of a record that was calibrated again, scores are of another version.
         transferred = [each for each in transferred if each.transfer.calibration == scores.calibration]
         name = " ".join([f"{origin.model} {version.number}", *(f"({alias})" for alias in version.aliases)])
         home = Home(dataset=scores.dataset, protocol=scores.protocol, data_digest=scores.data_digest)
-        found.append(Candidate(name, version.uri, home, version.scores.per_section, transferred))
+        found.append(Candidate(name, version.uri, home, home_scores.per_section, transferred))
     return found
 
 
@@ -100,14 +120,15 @@ def as_tables(groups: list[Group]) -> list[tuple[str, pd.DataFrame]]:
     for group in groups:
         leaks = ", LEAKS" if group.leaks else ""
         apart = "" if group.has_champion else "; not ranked with the champion"
-        tested_on = f"{group.dataset}, protocol {group.protocol}{leaks}, fold {group.fold}"
+        task = f"{group.task}: " if group.task != group.dataset else ""
+        tested_on = f"{task}{group.dataset}, protocol {group.protocol}{leaks}, fold {group.fold}"
         rows = [
             {
                 "version": str(each.version),
                 "model": " ".join([each.model, *(f"({alias})" for alias in each.aliases)]),
                 "seed": str(each.seed),
                 **{name: str(interval) for name, interval in each.metrics.items()},
-                "V_rand to champion": _signed(each.difference) if each.difference else "",
+                "V_rand to champion": _signed(each),
                 "commit": each.commit,
             }
             for each in group.versions
@@ -116,22 +137,28 @@ def as_tables(groups: list[Group]) -> list[tuple[str, pd.DataFrame]]:
     return tables
 
 
-def _signed(gap: PairedDifference) -> str:
-    return f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+def _signed(standing: Standing) -> str:
+    if (gap := standing.difference) is not None:
+        return f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+    return "" if standing.gain is None else f"{standing.gain:+.4f}"
 
 
-def _group(group: list[Version], champion: Version | None, every: list[Version]) -> Group:
+def _group(client: MlflowClient, group: list[Version], registry: Registry) -> Group:
     first = group[0].evaluation
+    champion = registry.champion
     here = champion if champion is not None and are_comparable(group[0], champion) else None
-    sign = 1 if PRIMARY_METRIC in LOWER_IS_BETTER else -1
-    return Group(
-        dataset=first.dataset,
-        protocol=first.protocol,
-        fold=first.fold,
-        data_digest=first.data_digest,
-        leaks=first.leaks,
-        has_champion=here is not None,
-        versions=[
+    sign = 1 if _METRIC in LOWER_IS_BETTER else -1
+    ranked = sorted(group, key=lambda v: sign * v.evaluation.metrics[_METRIC].mean)
+    rivals = [version for version in ranked if here is not None and version.number != here.number]
+    means = {recipe: _mean(group, recipe) for recipe in {version.origin.recipe for version in group}}
+    standing = []
+    for version in ranked:
+        gain = difference = None
+        if here is not None and version in rivals:
+            gain = means[version.origin.recipe] - means[here.origin.recipe]
+            if version in rivals[:_PAIRED]:
+                difference = _difference(client, version, here, registry)
+        standing.append(
             Standing(
                 version=version.number,
                 model=version.origin.model,
@@ -139,10 +166,33 @@ def _group(group: list[Version], champion: Version | None, every: list[Version])
                 aliases=list(version.aliases),
                 metrics={name: version.evaluation.metrics[name] for name in _SHOWN},
                 commit=version.origin.commit,
-                difference=difference(version, here, every, PRIMARY_METRIC, _CONFIDENCE)
-                if here is not None and here.number != version.number
-                else None,
+                gain=gain,
+                difference=difference,
             )
-            for version in sorted(group, key=lambda v: sign * v.evaluation.metrics[PRIMARY_METRIC].mean)
-        ],
+        )
+    return Group(
+        task=registry.task,
+        dataset=first.dataset,
+        protocol=first.protocol,
+        fold=first.fold,
+        data_digest=first.data_digest,
+        leaks=first.leaks,
+        has_champion=here is not None,
+        versions=standing,
     )
+
+
+def _mean(group: list[Version], recipe: str) -> float:
+    own = [v.evaluation.metrics[_METRIC].mean for v in group if v.origin.recipe == recipe]
+    return float(np.mean(own))
+
+
+def _difference(
+    client: MlflowClient, version: Version, champion: Version, registry: Registry
+) -> PairedDifference | None:
+    try:
+        compared = compare(client, version, champion, registry.versions)
+    except InputError as error:
+        say(str(error))
+        return None
+    return paired_difference(compared.candidate, compared.champion, _METRIC, confidence=_CONFIDENCE)

@@ -24,6 +24,7 @@ from emseg.settings.tuning import TuningSettings
 ProtocolName = Literal["paper", "heldout", "kfold", "leave_one_stack_out", "official"]
 PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 CellMethod = Literal["threshold", "agglomeration"]
+PromotionMetric = Literal["v_rand", "v_info", "iou", "dice", "pixel_error", "warping_error"]
 LEAKING_PROTOCOLS = ("paper",)
 """Protocols whose test images are warped copies of training sections: upper bounds, not generalisation."""
 TRANSFER: Final = "transfer"
@@ -199,14 +200,15 @@ class ModelSettings(SettingsPart):
 class PromotionSettings(SettingsPart):
     """The rule by which a version becomes champion."""
 
-    metric: Literal["v_rand", "v_info", "iou", "dice", "pixel_error", "warping_error"]
+    metric: PromotionMetric
     minimum_gain: float = Field(ge=0)
     """By which the metric must better the champion's, with `confidence`."""
     confidence: float = Field(gt=0.5, lt=1)
     """Of the paired bootstrap interval over sections and seeds."""
-    not_worse: dict[Literal["v_rand", "v_info", "iou", "dice", "pixel_error", "warping_error"], float]
+    not_worse: dict[PromotionMetric, float]
     """Other metrics, and by how much each may be worse than the champion's."""
     minimum_sections: int = Field(ge=1)
+    """On which the version and the champion are compared."""
     minimum_seeds: int = Field(ge=1)
     """Seeds with which the same recipe was trained and registered."""
     clean_git: bool
@@ -218,6 +220,8 @@ class Settings(SettingsPart):
 
     code: str | None = Field(default=None, pattern=r"^[\w -]+(/[\w -]+)*\.py$")
     """A Python file of the project, from the folder where commands run, that registers networks of its own."""
+    task: str | None = Field(default=None, pattern=DATA_NAME, max_length=100)
+    """What its runs are published as versions of, and so whose champion they can become; null: the dataset's name."""
     data: DataSettings
     protocol: ProtocolSettings
     augment: AugmentedSetSettings

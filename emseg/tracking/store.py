@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -24,6 +26,19 @@ _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 
 _REACH_SECONDS = 4.0
 """MLflow itself would try a database that does not answer for two minutes."""
 _CREATION_SECONDS = 300.0
+_PATIENCE_SECONDS = 60.0
+"""How long a write is tried that others are in the way of."""
+_CONFLICTS = (
+    "database is locked",
+    "Giving up after",  # the store numbers new versions, and others took each number that it tried
+    "UNIQUE constraint",
+    "duplicate key",
+    "deadlock",
+    "could not serialize",
+    "too many 500 error responses",
+    "too many 503 error responses",
+)
+_Result = TypeVar("_Result")
 
 
 class StoreUnreachableError(RunError):
@@ -82,6 +97,8 @@ def connect(must_exist: bool = False) -> MlflowClient:
         raise InputError("MLflow is not installed; `pip install emseg[tracking]`") from error
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It prints a traceback of what becomes a sentence here, or is tried again.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     uri = store_uri()
     database = database_file(uri)
     if must_exist and database is not None and not database.is_file():
@@ -128,6 +145,25 @@ def asking(what: str) -> Iterator[None]:
         raise _refusal(error, what) from error
 
 
+def patiently(work: Callable[[], _Result]) -> _Result:
+    """Read or write, and try again for a minute where others who write at the same time are in the way.
+
+    A write may be done twice, if its answer was lost.
+    """
+    from mlflow.exceptions import MlflowException
+
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    wait = 0.01
+    while True:
+        try:
+            return work()
+        except MlflowException as error:
+            if time.monotonic() > deadline or not any(conflict in str(error) for conflict in _CONFLICTS):
+                raise
+        time.sleep(random.uniform(0, wait))
+        wait = min(2 * wait, 1.0)
+
+
 def reason_of(error: BaseException) -> str:
     """What an error says, in one short line without passwords."""
     return plain(without_secrets(_without_password_of_store(str(error))))[:200]
@@ -145,6 +181,10 @@ def _refusal(error: Exception, what: str) -> RunError:
         return StoreRefusalError(
             f"{plain(user) if user else 'this login'} may not {what} in the MLflow store {store_name()} "
             f"({reason_of(error)}); ask its keeper for the right to"
+        )
+    if "readonly database" in str(error):
+        return StoreRefusalError(
+            f"the MLflow store {store_name()} can only be read here, so it is not possible to {what}"
         )
     if "Max retries exceeded" in str(error) or "failed with exception" in str(error):
         return StoreUnreachableError(f"the MLflow store {store_name()} went away ({reason_of(error)})")

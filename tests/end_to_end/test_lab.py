@@ -145,7 +145,7 @@ def test_a_champion_segments_and_can_be_made_again_by_who_has_the_repository(lab
     lab.run("emseg", "promote", str(versions[0]["version"]))
     lab.run("emseg", "predict", lab.folder.parent / "cortex/images.tif", tmp_path / "cells.tif", "--kind", "cells")
     assert read_stack(tmp_path / "cells.tif").shape == (9, 64, 64)
-    found = lab.json("emseg", "lineage", "models:/emseg-membrane@champion", "--json")
+    found = lab.json("emseg", "lineage", "--json")
     commands = found["commands"]
     assert commands[:3] == ["git clone https://example.org/lab/project.git again", "cd again", commands[2]]
     assert commands[2] == f"git checkout {found['commit']}"

@@ -301,7 +301,7 @@ def test_the_commands_of_lineage_make_the_champion_again_in_a_clean_clone(clone,
     versions = clone.json("emseg", "registry", "--json")[0]["versions"]
     number = next(version["version"] for version in versions if version["model"] == "unet2")
     clone.run("emseg", "promote", str(number))
-    found = clone.json("emseg", "lineage", "models:/emseg-membrane@champion", "--json")
+    found = clone.json("emseg", "lineage", "--json")
     assert found["version"] == number
     assert found["commit"] in clone.run("git", "rev-list", "--all").split()
     assert found["data"]["dvc"]

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import random
 import tempfile
 import zlib
 from types import SimpleNamespace
@@ -10,13 +11,18 @@ from types import SimpleNamespace
 import pytest
 from damage import ODD_VALUES, damaged_bytes, damaged_values
 from evaluated import write_values
+from mlflow.store.entities import PagedList
 
 from emseg.errors import InputError, RunError, ending
-from emseg.registry.described import DESCRIPTION_TAG
+from emseg.records.evaluation import read_evaluated
+from emseg.registry.compare import Comparison
+from emseg.registry.described import DIGEST_TAG, REPLACES_TAG, SCORES_TAG
+from emseg.registry.judge import judge
 from emseg.registry.package import PACKAGE_FILES, open_package, package_digest, segmenter_of_run, write_package
-from emseg.registry.promote import best_candidate, judge
+from emseg.registry.promote import best_candidate
 from emseg.registry.standings import as_tables, standings
-from emseg.registry.versions import REPLACES_TAG, read_registry
+from emseg.registry.tasks import KIND_TAG
+from emseg.registry.versions import read_registry
 from emseg.settings import load_settings
 from emseg.tracking.delivery import RECORD_TAG
 
@@ -137,15 +143,24 @@ def check_delivery(record):
 class FakeClient:
     """What MLflow would give; its pages let anyone edit every tag."""
 
-    def __init__(self, tags, registered):
-        self.found = [SimpleNamespace(version=str(n), run_id="0" * 32, tags=own) for n, own in enumerate(tags, start=1)]
-        self.registered = SimpleNamespace(tags=registered, aliases={"champion": "1", "odd": "9"})
+    def __init__(self, tags, line):
+        self.found = {"cortex": self._versions(tags), "cortex-champion": self._versions(line)}
+
+    @staticmethod
+    def _versions(tags):
+        return [
+            SimpleNamespace(version=str(n), run_id="0" * 32, tags=own, source="models:/m-1", name="cortex")
+            for n, own in enumerate(tags, start=1)
+        ]
+
+    def search_registered_models(self, query, page_token):
+        return PagedList([SimpleNamespace(name="cortex")], None)
 
     def get_registered_model(self, name):
-        return self.registered
+        return SimpleNamespace(name=name, tags={KIND_TAG: "task"}, aliases={"champion": "1", "odd": "9"})
 
-    def search_model_versions(self, query):
-        return self.found
+    def search_model_versions(self, query, page_token):
+        return PagedList(self.found[query.split("'")[1]], None)
 
 
 def test_odd_tags_of_versions_are_told_of_and_never_end_a_command(evaluated, tiny_params, monkeypatch):
@@ -153,25 +168,31 @@ def test_odd_tags_of_versions_are_told_of_and_never_end_a_command(evaluated, tin
     from emseg.registry.register import version_tags
 
     rule = load_settings(tiny_params).promotion
-    tags = version_tags(evaluated())
-    described = json.loads(tags[DESCRIPTION_TAG])
-    odd = [json.dumps(values) for _, values in damaged_values(described, 3, 40)]
-    odd += [damaged.decode("utf-8", "replace") for _, damaged in damaged_bytes(tags[DESCRIPTION_TAG].encode(), 4, 12)]
-    odd += [json.dumps(value) for value in ODD_VALUES]
-    cases = [tags | {DESCRIPTION_TAG: text, RECORD_TAG: "other"} for text in odd]
+    record = evaluated()
+    scores = read_evaluated(record.evaluation_folder).scores
+    monkeypatch.setattr("emseg.registry.compare.scores_of_version", lambda client, version: scores)
+    tags = version_tags(record) | {DIGEST_TAG: "d" * 64, SCORES_TAG: "e" * 64}
+    links = [{"champion.version": "1", "champion.judged_against": "0"}]
+    links += [{"champion.version": "2", "champion.judged_against": "1"}]
+    draw = random.Random(3)
+    odd = [str(value) for value in ODD_VALUES]
+    odd += [damaged.decode("utf-8", "replace") for _, damaged in damaged_bytes(b"0.812345 [0.7, 0.9]", 4, 12)]
+    read = sorted(set(tags) - {RECORD_TAG, DIGEST_TAG, SCORES_TAG})
+    cases = [tags | {key: draw.choice(odd), RECORD_TAG: "other"} for key in read for _ in range(3)]
+    cases += [{k: v for k, v in tags.items() if k != key} | {RECORD_TAG: "other"} for key in read]
     cases += [tags | {RECORD_TAG: "other", REPLACES_TAG: text} for text in ("", "x", "-1", "1", "2", "9" * 30, "²")]
     told = 0
     for case in cases:
         sentences = []
-        for history in ("[1]", "[2, 1]", "[1, 2]"):
-            client = FakeClient([tags, case], {"emseg.champions": history})
-            registry = read_registry(client, sentences.append)
+        for line in (links[:1], [links[0], links[1]], [links[0], links[1] | {"champion.version": draw.choice(odd)}]):
+            champions = [own | link for own, link in zip((tags, case), line, strict=False)]
+            registry = read_registry(FakeClient([tags, case], champions), "cortex", sentences.append)
             assert 1 in {version.number for version in registry.versions} or REPLACES_TAG in case
-            assert refused(as_tables, standings(registry.versions)) is None
-            champion = next((v for v in registry.versions if v.number == registry.champions[-1]), None)
-            refused(best_candidate, registry.versions, champion, rule)
+            assert refused(as_tables, standings(None, registry)) is None
+            refused(best_candidate, registry.versions, registry.champion, rule)
             for version in registry.versions:
-                judge(version, champion, registry.versions, rule)
+                compared = Comparison(scores, scores, [7, 8], "the same")
+                judge(version, compared, registry.versions, rule)
         assert all(sentence.isprintable() and sentence.startswith("version 2 of") for sentence in sentences)
         told += bool(sentences)
     assert told > 30

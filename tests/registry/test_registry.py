@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from crowned import aliases, champions, crown
 from evaluated import rewrite, write_values
 
 from emseg.data.io.stack import write_stack
@@ -21,14 +22,14 @@ from emseg.inference.trained import load_network
 from emseg.records.checked import file_digest, write_checked
 from emseg.records.evaluation import read_evaluation
 from emseg.records.record import RunRecord
-from emseg.registry.champions import registry_lock, set_champions
-from emseg.registry.described import MODEL_NAME
+from emseg.registry.champions import REASON_TAG, VERDICT_TAG
+from emseg.registry.described import DECISION_TAG
 from emseg.registry.lineage import lineage, write_settings
 from emseg.registry.load import load_segmenter
-from emseg.registry.promote import DECISION_TAG, promote, rollback
+from emseg.registry.promote import promote, rollback
 from emseg.registry.register import register_record
 from emseg.registry.standings import standings
-from emseg.registry.versions import champions, find_version, load_version, versions
+from emseg.registry.versions import find_version, load_version, read_registry
 from emseg.settings import PromotionSettings
 
 RULE = PromotionSettings(
@@ -42,8 +43,8 @@ RULE = PromotionSettings(
 )
 
 
-def aliases(client):
-    return {alias: int(number) for alias, number in client.get_registered_model(MODEL_NAME).aliases.items()}
+def versions(client):
+    return read_registry(client).versions
 
 
 def with_another_rate(record, rate):
@@ -68,7 +69,7 @@ def test_a_run_becomes_one_version_that_gives_the_same_probability(store, evalua
     from emseg.inference import predict
 
     section = stack[0][0]
-    segmenter = load_segmenter(f"models:/{MODEL_NAME}/{number}")
+    segmenter = load_segmenter(f"models:/cortex/{number}")
     expected = predict(network, section[None], normalization=normalization)[0]
     np.testing.assert_array_equal(next(segmenter.segment([section].__getitem__, 1, "probability")), expected)
     assert emseg("export", version.uri, "--out", "travelling")[0] == 0
@@ -84,7 +85,7 @@ def test_the_network_of_the_registry_takes_any_size_and_normalises_itself(store,
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     record = evaluated()
     register_record(store, record)
-    model = mlflow.pyfunc.load_model(f"models:/{MODEL_NAME}/1")
+    model = mlflow.pyfunc.load_model("models:/cortex/1")
     network, normalization = load_network(record)
     from emseg.inference import predict
 
@@ -103,10 +104,10 @@ def test_a_version_whose_network_sees_neighbours_gives_what_its_run_gives(store,
     number = register_record(store, record)
     network, normalization = load_network(record)
     expected = predict(network, stack[0], normalization=normalization)
-    segmenter = load_segmenter(f"models:/{MODEL_NAME}/{number}")
+    segmenter = load_segmenter(f"models:/cortex/{number}")
     np.testing.assert_array_equal(list(segmenter.segment(stack[0].__getitem__, 9, "probability")), expected)
     # The registry's network itself takes the sections it sees as channels.
-    model = mlflow.pyfunc.load_model(f"models:/{MODEL_NAME}/{number}")
+    model = mlflow.pyfunc.load_model(f"models:/cortex/{number}")
     found = model.predict(np.stack([stack[0][z - 1 : z + 2] for z in range(1, 8)]).astype(np.float32))
     np.testing.assert_allclose(found[:, 0], expected[1:8], atol=1e-4)
 
@@ -117,7 +118,7 @@ def test_no_file_of_a_version_is_a_pickle(store, evaluated, tmp_path):
     import mlflow
 
     register_record(store, evaluated())
-    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{MODEL_NAME}/1", dst_path=str(tmp_path / "model")))
+    folder = Path(mlflow.artifacts.download_artifacts("models:/cortex/1", dst_path=str(tmp_path / "model")))
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert {"weights.safetensors", "model-card.md", "check.npz"} <= {file.name for file in files}
     for file in files:
@@ -194,13 +195,26 @@ def test_the_first_champion_a_better_one_and_a_worse_one(store, evaluated, resco
     assert better.version == 2
     assert better.promoted
     assert aliases(store) == {"champion": 2, "previous": 1, "challenger": 3}
-    written = json.loads(find_version(store, "2").tags[DECISION_TAG])
-    assert written["champion_before"] == 1
-    assert written["champion_after"] == 2
-    assert written["conditions"][0]["name"] == "loads safely"
-    (group,) = standings(versions(store))
+    assert find_version(store, "2").tags[DECISION_TAG].startswith("promoted on ")
+    link = store.get_model_version("cortex-champion", "2")
+    assert {key: link.tags[f"champion.{key}"] for key in ("version", "judged_against", "decision")} == {
+        "version": "2",
+        "judged_against": "1",
+        "decision": "promoted",
+    }
+    assert "| better than the champion | yes |" in link.description
+    assert "judged against version 1" in link.description
+    refused = find_version(store, "3")
+    assert "judged against version 1; not met: better than the champion" in refused.tags[DECISION_TAG]
+    (text, kept) = sorted(file.path for file in store.list_artifacts(refused.run_id, "decisions"))[::-1]
+    kept = json.loads(Path(store.download_artifacts(refused.run_id, kept)).read_text())
+    assert kept["champion_before"] == kept["champion_after"] == 1
+    assert kept["conditions"][0]["name"] == "loads safely"
+    assert "**no**" in Path(store.download_artifacts(refused.run_id, text)).read_text()
+    (group,) = standings(store, read_registry(store))
     assert [version.version for version in group.versions] == [2, 1, 3]
     assert group.versions[1].difference.mean == pytest.approx(-0.1)
+    assert group.versions[1].gain == pytest.approx(-0.1)
     with pytest.raises(InputError, match="already"):
         promote(store, RULE, "champion")
     back = rollback(store)
@@ -237,7 +251,8 @@ def test_a_condition_that_is_not_met_stops_it_and_force_records_why(store, evalu
     forced = promote(store, RULE, force="it is all we have")
     assert forced.promoted
     assert forced.reason == "it is all we have"
-    assert "it is all we have" in find_version(store, "champion").tags[DECISION_TAG]
+    tags = find_version(store, "champion").tags
+    assert (tags[REASON_TAG], tags[VERDICT_TAG]) == ("it is all we have", "promoted by force")
 
 
 def test_seeds_of_one_recipe_are_counted_and_pooled(store, evaluated):
@@ -257,7 +272,7 @@ def test_a_metric_that_gets_worse_beyond_its_margin_stops_it(store, evaluated, r
     assert unmet(promote(store, RULE, "2")) == ["pixel_error not worse"]
 
 
-def test_another_protocol_or_other_data_does_not_rank(store, evaluated):
+def test_another_version_of_the_data_does_not_rank_and_says_what_to_bring(store, evaluated):
     register_record(store, evaluated(0))
     record = evaluated(1)
     record.update(data_digest="e" * 32)
@@ -268,10 +283,13 @@ def test_another_protocol_or_other_data_does_not_rank(store, evaluated):
     promote(store, RULE, "1")
     decision = promote(store, RULE, "2")
     assert unmet(decision) == ["same test"]
-    assert "e" * 32 in next(c.evidence for c in decision.conditions if c.name == "same test")
-    with pytest.raises(InputError, match="no other version"):
-        promote(store, RULE)
-    assert [len(group.versions) for group in standings(versions(store))] == [1, 1]
+    evidence = next(c.evidence for c in decision.conditions if c.name == "same test")
+    assert f"bring in cortex with digest {'e' * 32}" in evidence
+    assert [(len(group.versions), group.has_champion) for group in standings(store, read_registry(store))] == [
+        (1, True),
+        (1, False),
+    ]
+    assert promote(store, RULE, "2", force="the data moved on").promoted
 
 
 def test_a_damaged_version_cannot_be_forced(store, evaluated):
@@ -286,13 +304,14 @@ def test_a_damaged_version_cannot_be_forced(store, evaluated):
 def test_aliases_torn_by_a_kill_are_put_right(store, evaluated):
     for seed in range(3):
         register_record(store, evaluated(seed))
-    with registry_lock(store):
-        set_champions(store, [1, 2])
-    # Killed between the write that decides and the aliases that follow from it.
-    store.set_registered_model_tag(MODEL_NAME, "emseg.champions", "[1, 2, 3]")
-    with registry_lock(store):
-        pass
-    assert aliases(store) == {"champion": 3, "previous": 2}
+    crown(store, 1, 2, 3)
+    # As if the last promotion had been killed after the write that decides.
+    store.set_registered_model_alias("cortex", "champion", "2")
+    store.set_registered_model_alias("cortex", "previous", "1")
+    assert {v.number: v.aliases for v in versions(store)} == {3: ("champion",), 2: ("previous",), 1: ()}
+    assert find_version(store, "champion").number == 3
+    promote(store, RULE, "1")
+    assert aliases(store) == {"champion": 3, "previous": 2, "challenger": 1}
 
 
 PROMOTE = """
@@ -312,8 +331,7 @@ except InputError as error:
 """
 
 
-@pytest.mark.parametrize("is_server", [False, True], ids=["file lock", "lock of a server"])
-def test_two_promotions_at_once_cannot_both_win(store, evaluated, rescored, is_server, tmp_path):
+def test_two_promotions_at_once_cannot_both_win(store, evaluated, rescored):
     # Each is better than the champion, neither is better than the other.
     for seed, value in ((0, [0.8, 0.8]), (1, [0.9, 0.9]), (2, [0.9, 0.9])):
         record = rescored(evaluated(seed), v_rand=value, pixel_error=[0.1, 0.1])
@@ -321,9 +339,6 @@ def test_two_promotions_at_once_cannot_both_win(store, evaluated, rescored, is_s
         register_record(store, record)
     assert promote(store, RULE, "1").promoted
     code = PROMOTE.format(rule=RULE.model_dump())
-    if is_server:
-        # The lock that a server needs, tried on the same database.
-        code = "import emseg.registry.champions as r\nr.store_uri = lambda: 'http://server'\n" + code
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(number)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -348,8 +363,7 @@ def test_two_promotions_at_once_cannot_both_win(store, evaluated, rescored, is_s
 def test_rollback_as_often_as_there_is_history(store, evaluated):
     for seed in range(3):
         register_record(store, evaluated(seed))
-    with registry_lock(store):
-        set_champions(store, [1, 2, 3])
+    crown(store, 1, 2, 3)
     assert [rollback(store).champion_after for _ in range(2)] == [2, 1]
     assert aliases(store) == {"champion": 1}
 
@@ -357,12 +371,11 @@ def test_rollback_as_often_as_there_is_history(store, evaluated):
 def test_references_and_what_is_missing(store, evaluated):
     with pytest.raises(InputError, match="nothing is registered"):
         load_segmenter()
-    with pytest.raises(InputError, match="no version is registered"):
+    with pytest.raises(InputError, match="nothing is registered"):
         promote(store, RULE)
     register_record(store, evaluated())
-    with registry_lock(store):
-        set_champions(store, [1])
-    for reference in ("1", "champion", f"models:/{MODEL_NAME}@champion", f"models:/{MODEL_NAME}/1"):
+    crown(store, 1)
+    for reference in ("1", "champion", "models:/cortex@champion", "models:/cortex/1"):
         assert find_version(store, reference).number == 1
     with pytest.raises(InputError, match="no version 9"):
         find_version(store, "9")
@@ -395,10 +408,11 @@ def test_lineage_leads_back_to_settings_that_train_the_same_weights(
 
 
 def test_a_version_is_loaded_with_what_the_registry_recorded(store, evaluated, tmp_path):
-    register_record(store, evaluated())
+    record = evaluated()
+    register_record(store, record)
     (version,) = versions(store)
     segmenter = load_version(store, version, tmp_path / "fetched")
-    assert segmenter.threshold == version.evaluation.threshold
+    assert segmenter.threshold == read_evaluation(record.evaluation_folder).threshold
     assert segmenter.fingerprint == version.tags["emseg.digest"]
 
 
@@ -446,8 +460,7 @@ def test_nothing_that_a_version_brings_along_is_run_or_believed(store, evaluated
 
     for seed in (0, 1):
         register_record(store, evaluated(seed))
-    with registry_lock(store):
-        set_champions(store, [1])
+    crown(store, 1)
     section = stack[0][0]
     expected = next(load_segmenter().segment([section].__getitem__, 1, "probability"))
     first, second = (artifacts_of(store, find_version(store, number)) for number in "12")
@@ -465,7 +478,7 @@ def test_nothing_that_a_version_brings_along_is_run_or_believed(store, evaluated
         (network,) = first.rglob("*.pt2")
         network.write_bytes(next(second.rglob("*.pt2")).read_bytes())
     (first / "MLmodel").write_text(yaml.safe_dump(described))
-    for reference in (f"models:/{MODEL_NAME}@champion", f"models:/{MODEL_NAME}/1"):
+    for reference in ("models:/cortex@champion", "models:/cortex/1"):
         found = next(load_segmenter(reference).segment([section].__getitem__, 1, "probability"))
         np.testing.assert_array_equal(found, expected)
     import io
@@ -525,8 +538,8 @@ def test_champions_are_shown_on_every_dataset_and_scored_there_without_a_run_fol
     expected = evaluate_transfer(record, read_source(tmp_path / "data/sources/other", "other"))
     home = read_evaluation(record.evaluation_folder).metrics["v_rand"].mean
     shutil.rmtree(tmp_path / "runs")
-    before = standings(versions(store))
-    champion = f"models:/{MODEL_NAME}@champion"
+    before = standings(store, read_registry(store))
+    champion = "models:/cortex@champion"
     assert emseg("evaluate", champion)[0] == 2
     assert emseg("evaluate", champion, "--data", "other")[0] == 0
     code, out, _ = emseg("leaderboard", "--transfer", "--json")
@@ -536,10 +549,30 @@ def test_champions_are_shown_on_every_dataset_and_scored_there_without_a_run_fol
     assert rows["other"]["v_rand"] == pytest.approx(expected.metrics["v_rand"].mean, abs=1e-6)
     assert rows["cortex"]["v_rand"] == pytest.approx(home, abs=1e-6)
     shown = emseg("leaderboard", "--transfer")[1]
-    assert f"emseg evaluate models:/{MODEL_NAME}/1 --data not_seen" in shown
+    assert "emseg evaluate models:/cortex/1 --data not_seen" in shown
     assert "not_seen" in shown.splitlines()[1]
     # Published, they stand in the champion's own run, and nothing ranks them.
     assert emseg("publish")[0] == 0
     assert "transfer/other/v_rand" in store.get_run(find_version(store, champion).run_id).data.metrics
-    assert standings(versions(store)) == before
+    assert standings(store, read_registry(store)) == before
     assert emseg("leaderboard")[0] == 2
+
+
+def test_a_version_that_was_tested_on_thousands_of_sections_is_registered_and_judged(store, evaluated, monkeypatch):
+    from emseg.registry import scores
+
+    monkeypatch.setattr("emseg.evaluation.bootstrap._RESAMPLES", 10)
+    for seed, value in ((0, 0.8), (1, 0.9)):
+        record = evaluated(seed)
+        with_another_rate(record, 0.001 * (seed + 1))
+        run = record.folder.parent
+        table = pd.read_csv(run / "evaluation" / "scores.csv")
+        many = pd.concat([table] * 2500).assign(section=range(5000), v_rand=value, pixel_error=0.1)
+        rewrite(run, many, sections=5000)
+        register_record(store, record)
+        if seed == 0:
+            assert promote(store, RULE).promoted
+    monkeypatch.setattr(scores, "_tables", {})
+    decision = promote(store, RULE)
+    assert (decision.promoted, len(decision.sections)) == (True, 5000)
+    assert len(store.get_model_version("cortex-champion", "2").description) < 5000

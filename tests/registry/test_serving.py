@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import tifffile
 from bad_inputs import FILES, rgb
+from crowned import crown
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from emseg.inference import predict
-from emseg.registry.champions import registry_lock, set_champions
-from emseg.registry.described import MODEL_NAME
 from emseg.registry.register import register_record
 from emseg.registry.serve import champion_of_registry, make_app
 from emseg.registry.versions import find_version
@@ -22,8 +21,7 @@ from emseg.registry.versions import find_version
 def champion(store, evaluated):
     for seed in (0, 1):
         register_record(store, evaluated(seed))
-    with registry_lock(store):
-        set_champions(store, [1])
+    crown(store, 1)
     return champion_of_registry()
 
 
@@ -49,7 +47,7 @@ def test_tiff_and_png_in_mask_probability_and_cells_out(client, champion, stack)
     answer = client.post("/segment?kind=probability", content=as_tiff(sections))
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "image/tiff"
-    assert answer.headers["x-emseg-model"] == f"models:/{MODEL_NAME}/1"
+    assert answer.headers["x-emseg-model"] == "models:/cortex/1"
     np.testing.assert_array_equal(tifffile.imread(io.BytesIO(answer.content)), probability)
     mask = client.post("/segment", content=as_tiff(sections)).content
     threshold = champion.served.segmenter.threshold
@@ -98,11 +96,8 @@ def test_requests_that_are_too_large_or_ask_for_nonsense(client, stack):
 
 
 def test_a_promotion_is_taken_up_and_a_damaged_one_is_not(client, champion, store, stack):
-    from emseg.registry.versions import versions
-
     before = client.post("/segment?kind=probability", content=as_tiff(stack[0][:1])).content
-    with registry_lock(store):
-        set_champions(store, [1, 2])
+    crown(store, 2)
     assert champion.refresh()
     after = client.post("/segment?kind=probability", content=as_tiff(stack[0][:1]))
     assert after.headers["x-emseg-version"] == "2"
@@ -111,12 +106,10 @@ def test_a_promotion_is_taken_up_and_a_damaged_one_is_not(client, champion, stor
 
     from emseg.errors import InputError
 
-    first = next(version for version in versions(store) if version.number == 1)
-    file = mlflow.artifacts.download_artifacts(first.uri) + "/extra_files/weights.safetensors"
+    file = mlflow.artifacts.download_artifacts(find_version(store, "1").uri) + "/extra_files/weights.safetensors"
     with open(file, "ab") as stream:
         stream.write(b"x")
-    with registry_lock(store):
-        set_champions(store, [1, 2, 1])
+    crown(store, 1)
     with pytest.raises(InputError, match="not those that were registered"):
         champion.refresh()
     assert client.post("/segment", content=as_tiff(stack[0][:1])).headers["x-emseg-version"] == "2"
@@ -133,9 +126,8 @@ def test_requests_in_flight_survive_promotions(client, champion, store, stack):
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for history in ([1, 2], [1, 2, 1], [1, 2, 1, 2]):
-        with registry_lock(store):
-            set_champions(store, history)
+    for number in (2, 1, 2):
+        crown(store, number)
         assert champion.refresh()
     for thread in threads:
         thread.join()
@@ -153,8 +145,7 @@ def test_an_answer_names_the_version_that_gave_it(client, champion, store, stack
 
     def promoted_after_the_beginning():
         served = begin()
-        with registry_lock(store):
-            set_champions(store, [1, 2])
+        crown(store, 2)
         champion.refresh()
         return served
 

@@ -137,6 +137,7 @@ def test_a_broken_assignment_is_one_sentence(assignment):
 
 OTHER = {
     "code": "networks.py",
+    "task": "membranes",
     "data.source": "cortex",
     "protocol.name": "official",
     "training.optimizer": "muon",

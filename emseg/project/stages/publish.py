@@ -13,7 +13,7 @@ from emseg.tracking.store import connect, store_name
 def run(settings: Settings) -> None:
     """Write results/published.json: the MLflow run of every record."""
     client = connect()
-    published = publish_records(client, benchmark_records(settings))
+    published = publish_records(client, benchmark_records(settings), task=settings.task)
     if published.failed:
         raise RunError("; ".join(published.failed.values()))
     write_json(RESULTS / "published.json", {"store": store_name(), **asdict(published)})

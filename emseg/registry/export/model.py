@@ -30,7 +30,7 @@ class ModelToExport:
     Attributes:
         package: folder with the files of its package.
         run: that it was trained in.
-        version: of the registry that it is, such as models:/emseg-membrane/3; None: it comes from a run folder.
+        version: of the registry that it is, such as models:/isbi2012/3; None: it comes from a run folder.
         digest: of its package.
     """
 
@@ -97,7 +97,7 @@ def model_to_export(reference: str) -> Iterator[ModelToExport]:
     """The model that a reference names, its files checked and its test output reproduced.
 
     Args:
-        reference: models:/emseg-membrane@champion, models:/emseg-membrane/3, a run folder, or an exported folder.
+        reference: models:/isbi2012@champion, models:/isbi2012/3, a run folder, or an exported folder.
 
     Raises:
         InputError: there is no such model, its run was not evaluated, or it is damaged.
@@ -123,7 +123,7 @@ def _package(reference: str, folder: Path) -> tuple[Path, str | None, str]:
         return folder, version.uri, require_digest(folder, version.uri, None)
     if not Path(reference).exists():
         raise InputError(
-            f"no model {reference}: expected models:/emseg-membrane@champion, models:/emseg-membrane/NUMBER, "
+            f"no model {reference}: expected models:/TASK@champion, models:/TASK/NUMBER, "
             "a run folder, or a folder that was exported"
         )
     if is_exported(Path(reference)):
