@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from emseg.data.sources import PREPARED_FOLDER, Source, load_source, read_source
+from emseg.data.sources import PREPARED_FOLDER, Source, load_source_of, read_source
 from emseg.errors import InputError
 from emseg.evaluation.evaluate import score_sections
 from emseg.metrics.scoring import Scores
@@ -172,7 +172,7 @@ def _source_of(run: Run, version: Version) -> Source:
     needed = f"the champion has to be scored again on the test sections of {version.uri}, which are not here"
     bring = f"bring in {run.dataset} with digest {run.data_digest} (`emseg data add {run.dataset}`, or `dvc pull`)"
     try:
-        source = load_source(run.dataset)
+        source = load_source_of(run.dataset, run.data_digest)
         if source.digest != run.data_digest and (PREPARED_FOLDER / "images.tif").is_file():
             source = read_source(PREPARED_FOLDER, run.dataset)
     except InputError as error:
