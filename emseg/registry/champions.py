@@ -5,8 +5,8 @@ version was judged against. It counts if that one is the last valid link before 
 judged against the same champion, the second does not count, and its maker judges again. So there is no lock, nothing
 is torn, and a promotion that is killed is either there or not.
 
-Someone may delete a link on MLflow's pages. A link that was judged against one that is gone counts, if the one that is
-gone came after the last valid link that is left.
+Someone may delete a link on MLflow's pages. One that others were judged against did count, and keeps its place in the
+line: what was void beside it stays void.
 """
 
 from __future__ import annotations
@@ -60,15 +60,17 @@ class Link:
 
 def valid_links(links: Iterable[Link]) -> list[Link]:
     """Links that count, in order; `links` come in any."""
-    ordered = sorted(links, key=lambda link: link.number)
-    there = {link.number for link in ordered}
+    there = {link.number: link for link in links}
+    # Only a link that counted was ever judged against.
+    gone = {link.judged_against for link in there.values()} - there.keys() - {0}
     valid: list[Link] = []
     last = 0
-    for link in ordered:
-        against = link.judged_against
-        if against == last or (last < against < link.number and against not in there):
-            valid.append(link)
-            last = link.number
+    for number in sorted(there.keys() | gone):
+        if number in gone:
+            last = number
+        elif there[number].judged_against == last:
+            valid.append(there[number])
+            last = number
     return valid
 
 

@@ -31,7 +31,8 @@ LINES = {
     "two between were deleted": ([link(1, 0), link(4, 3)], [1, 4], [1, 4]),
     "the last was deleted": ([link(1, 0), link(2, 1)], [1, 2], [1, 2]),
     "all but a void one were deleted": ([link(3, 1)], [3], [3]),
-    "judged against one that was deleted, and was not the last": ([link(1, 0), link(3, 1), link(4, 2)], [1, 3], [1, 3]),
+    "deleted beside a void one": ([link(1, 0), link(3, 1), link(4, 2)], [1, 4], [1, 4]),
+    "the first was deleted beside a void one": ([link(2, 0), link(3, 1)], [3], [3]),
     "rolled back": ([link(1, 0), link(2, 1), link(3, 2, restores=1)], [1, 2, 3], [3]),
     "rolled back twice": (
         [link(1, 0), link(2, 1), link(3, 2), link(4, 3, restores=2), link(5, 4, restores=1)],
@@ -79,8 +80,9 @@ def test_the_walk_agrees_with_the_definition(links):
 
     def counts(number):
         against = numbers[number].judged_against
-        last = max((n for n in numbers if n < number and counts(n)), default=0)
-        return against == last or (against > last and against not in numbers)
+        counted = [n for n in numbers if n < number and counts(n)]
+        gone = [other.judged_against for other in links if other.judged_against not in numbers]
+        return against == max(n for n in (0, *counted, *gone) if n < number)
 
     valid = valid_links(links)
     assert [each.number for each in valid] == sorted(n for n in numbers if counts(n))

@@ -139,6 +139,7 @@ OTHER = {
     "code": "networks.py",
     "task": "membranes",
     "data.source": "cortex",
+    "data.labels": "interior",
     "protocol.name": "official",
     "training.optimizer": "muon",
     "training.schedule": "constant",
