@@ -18,6 +18,8 @@ DropoutRate = Annotated[float, Field(ge=0, le=0.95)]
 Name = Annotated[str, Field(pattern=r"^\w[\w-]*$")]
 """Of a model: it becomes the name of folders."""
 DATA_NAME = r"^\w[\w.-]*$"
+_MOST_SAID = 8
+"""Of what is wrong at once, in one sentence."""
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
@@ -49,7 +51,11 @@ def validated(kind: type[_Kind], values: Any, where: str, entry: str = "a settin
             key = _key(values, problem["loc"])
             found.setdefault(f"{where}{key}".rstrip(". :"), []).append(_complaint(problem, entry))
         # Of a value that may be this or that there is a complaint for each.
-        raise InputError("; ".join(key + _joined(complaints) for key, complaints in found.items())) from error
+        first, *others = (key + _joined(complaints) for key, complaints in found.items())
+        file = where[: where.rfind(": ") + 2] if ": " in where else ""
+        said = [first, *(other.removeprefix(file) for other in others)]
+        more = f"; and {len(said) - _MOST_SAID} more" if len(said) > _MOST_SAID else ""
+        raise InputError("; ".join(said[:_MOST_SAID]) + more) from error
 
 
 def _key(values: Any, location: Sequence[int | str]) -> str:
