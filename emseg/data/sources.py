@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -156,8 +156,7 @@ def load_source_of(name: str, digest: str, folder: str | Path = SOURCES_FOLDER) 
     given = load_source(name, folder)
     if given.digest == digest:
         return given
-    ways: tuple[LabelsAs, ...] = ("interior", "cells")
-    for labels in ways:
+    for labels in get_args(LabelsAs):
         with suppress(InputError):
             if (other := load_source(name, folder, labels)).digest == digest:
                 return other
