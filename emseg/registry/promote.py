@@ -124,7 +124,10 @@ def rollback(client: MlflowClient, task: str | None = None) -> Decision:
 
 
 def best_candidate(every: list[Version], champion: Version | None, rule: PromotionSettings) -> Version:
-    """The version with the best metric among those that compare with the champion, or else among those of its dataset.
+    """The version with the best metric of those that may replace the champion.
+
+    Where the champion's dataset has moved on, these are versions of the newest data; else those that were tested as the
+    champion was; else all of its dataset.
 
     Raises:
         InputError: there is none, or those that there are do not rank together.
@@ -132,8 +135,7 @@ def best_candidate(every: list[Version], champion: Version | None, rule: Promoti
     measured = [v for v in every if rule.metric in v.evaluation.metrics]
     others = [v for v in measured if champion is None or not _is_same(v, champion)]
     if champion is not None:
-        of_dataset = [v for v in others if v.evaluation.dataset == champion.evaluation.dataset]
-        others = [v for v in others if are_comparable(v, champion)] or of_dataset
+        others = _rivals([v for v in others if v.evaluation.dataset == champion.evaluation.dataset], champion)
     if not others:
         raise InputError(
             "nothing to promote: no other version was scored on the champion's dataset"
@@ -148,6 +150,17 @@ def best_candidate(every: list[Version], champion: Version | None, rule: Promoti
         )
     sign = -1 if rule.metric in LOWER_IS_BETTER else 1
     return max(others, key=lambda version: (sign * version.evaluation.metrics[rule.metric].mean, -version.number))
+
+
+def _rivals(of_dataset: list[Version], champion: Version) -> list[Version]:
+    """Of the other versions of the champion's dataset those that it is judged against."""
+    own = champion.evaluation
+    newest = max(of_dataset, key=lambda version: version.number, default=champion)
+    if newest.number < champion.number or newest.evaluation.data_digest == own.data_digest:
+        return [v for v in of_dataset if are_comparable(v, champion)] or of_dataset
+    of_newest = [v for v in of_dataset if v.evaluation.data_digest == newest.evaluation.data_digest]
+    alike = [v for v in of_newest if (v.evaluation.protocol, v.evaluation.fold) == (own.protocol, own.fold)]
+    return alike or of_newest
 
 
 def _judge(

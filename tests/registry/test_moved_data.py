@@ -1,6 +1,7 @@
 """A dataset that grew: the champion is scored again on its new sections, but for those it was trained on."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from emseg.metrics.scoring import score_segments
 from emseg.records.calibration import read_calibration
 from emseg.registry import compare as comparing
 from emseg.registry.compare import compare
-from emseg.registry.promote import promote
+from emseg.registry.promote import best_candidate, promote
 from emseg.registry.register import register_record
 from emseg.registry.standings import standings
 from emseg.registry.versions import find_version, read_registry
@@ -92,3 +93,28 @@ def test_the_champion_is_scored_again_without_what_it_was_trained_on(store, move
     # The other way round the old sections are needed, and are not here.
     (said,) = [c.evidence for c in promote(store, RULE, "1", dry_run=True).conditions if c.name == "same test"]
     assert f"cortex here has digest {newer.digest}; bring in cortex with digest {moved.read().data_digest}" in said
+
+
+def version(number, v_rand, data="old", protocol="heldout", fold=0, dataset="cortex"):
+    evaluation = SimpleNamespace(
+        metrics={"v_rand": SimpleNamespace(mean=v_rand)},
+        data_digest=data,
+        protocol=protocol,
+        fold=fold,
+        dataset=dataset,
+        test=f"{dataset} {data} {protocol} {fold}",
+    )
+    return SimpleNamespace(number=number, tags={"emseg.digest": f"digest {number}"}, evaluation=evaluation)
+
+
+def test_versions_of_the_newest_data_come_up_for_promotion():
+    champion, other = version(1, 0.9), version(2, 0.8)
+    elsewhere = version(9, 0.99, dataset="axons")
+    assert best_candidate([champion, other, elsewhere], champion, RULE).number == 2
+    kfold = [version(3 + fold, 0.95, protocol="kfold", fold=fold) for fold in range(3)]
+    assert best_candidate([champion, other, *kfold], champion, RULE).number == 2
+    # The data moved on: the best of the newest, tested under the champion's protocol.
+    newer = [version(6, 0.7, "new"), version(7, 0.75, "new"), version(8, 0.99, "new", "kfold")]
+    assert best_candidate([champion, other, *kfold, *newer, elsewhere], champion, RULE).number == 7
+    # A champion of the newest data has rivals of the same.
+    assert best_candidate([other, *newer, champion], newer[1], RULE).number == 6
