@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 import emseg
+from emseg.errors import InputError
 from emseg.records.code import PACKAGE, code_digest
 from emseg.records.run import Lineage
 from emseg.text import without_secrets
@@ -52,17 +53,24 @@ def describe_lineage(device: str, threads: int, networks: NetworkFile | None = N
 
 
 def dvc_hashes(lock: Path) -> dict[str, str]:
-    """MD5 of the data folders, as dvc.lock has them: {path: md5}; empty without a lock."""
+    """MD5 of the data folders, as dvc.lock has them: {path: md5}; empty without a lock.
+
+    Raises:
+        InputError: it is damaged.
+    """
     if not lock.is_file():
         return {}
-    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
-    return {
-        out["path"]: out["md5"]
-        for name, stage in stages.items()
-        if name in ("prepare", "augment")
-        for out in stage.get("outs", [])
-        if "md5" in out
-    }
+    try:
+        stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+        return {
+            out["path"]: out["md5"]
+            for name, stage in stages.items()
+            if name in ("prepare", "augment")
+            for out in stage.get("outs", [])
+            if "md5" in out
+        }
+    except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{lock} is damaged; bring it back with `git checkout {lock}`") from error
 
 
 def _folder_in_repository() -> str | None:

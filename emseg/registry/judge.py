@@ -33,7 +33,11 @@ def judge(
             not evaluation.leaks,
             f"protocol {evaluation.protocol}{warning}",
         ),
-        Condition("not collapsed", not evaluation.collapsed, f"collapsed: {str(evaluation.collapsed).lower()}"),
+        Condition(
+            "not collapsed",
+            not evaluation.collapsed,
+            f"it predicts {'the same' if evaluation.collapsed else 'both membranes and cells'}",
+        ),
         Condition(
             "sections",
             counted >= rule.minimum_sections,

@@ -23,7 +23,7 @@ class Manifest(RecordPart):
 
     Attributes:
         name: of the run that the model was trained in, such as unet2-fold0-seed0.
-        version: of the registry that it was, such as models:/isbi2012/3; None: it came from a run folder.
+        version: of the registry that it was, such as models:/cortex/3; None: it came from a run folder.
         digest: of the package, as `package_digest` gives it.
         files: SHA-256 of each file by its name.
         needs: what a machine must have besides emseg, in a sentence; None: nothing.

@@ -16,6 +16,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from emseg.errors import InputError, RunError
 from emseg.registry.answer import Answer, segment_bytes
@@ -53,6 +55,8 @@ _OPEN = ("/health", "/ping")
 _HELD_REQUESTS = 2
 """Of the largest size, that are held at once."""
 _MOST_CONNECTIONS = 500
+_ARRIVAL_SECONDS, _SLOWEST_BYTES = 10.0, 1e6
+"""How long a request may take to arrive, and the bytes for each second more."""
 
 
 @dataclass(frozen=True)
@@ -194,10 +198,13 @@ def make_app(
 
     @app.post("/segment")
     async def segment(request: Request, kind: str = "mask", format: str = "tiff") -> Response:
+        patience = min(timeout, _ARRIVAL_SECONDS + int(request.headers["content-length"]) / _SLOWEST_BYTES)
         try:
-            body = await asyncio.wait_for(request.body(), timeout)
+            body = await asyncio.wait_for(request.body(), patience)
         except TimeoutError:
-            return refused(408, f"the request did not arrive within {timeout:g} s")
+            return refused(408, f"the request did not arrive within {patience:g} s")
+        except ClientDisconnect:
+            return refused(499, "the client has hung up")
         if kind not in OUTPUTS or format not in ("tiff", "png"):
             return refused(422, f"kind is one of {', '.join(OUTPUTS)}, format is tiff or png")
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
@@ -269,4 +276,6 @@ def run_server(
             limit_concurrency=_MOST_CONNECTIONS,
             timeout_graceful_shutdown=int(timeout) + 1,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        # uvicorn raises it again after it has stopped in order.
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])

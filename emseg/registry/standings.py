@@ -117,9 +117,10 @@ def as_candidates(
 def as_tables(groups: list[Group]) -> list[tuple[str, pd.DataFrame]]:
     """Title and table of each group, as text."""
     tables = []
+    crowned = {group.task for group in groups if group.has_champion}
     for group in groups:
         leaks = ", LEAKS" if group.leaks else ""
-        apart = "" if group.has_champion else "; not ranked with the champion"
+        apart = "; not ranked with the champion" if group.task in crowned and not group.has_champion else ""
         task = f"{group.task}: " if group.task != group.dataset else ""
         tested_on = f"{task}{group.dataset}, protocol {group.protocol}{leaks}, fold {group.fold}"
         rows = [

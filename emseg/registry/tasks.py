@@ -6,9 +6,11 @@ A tag on the registered model tells both from models that others made.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emseg.errors import InputError
+from emseg.settings import load_settings
 from emseg.text import plain
 from emseg.tracking.delivery import RECORD_TAG
 from emseg.tracking.store import patiently, store_name
@@ -55,7 +57,7 @@ def tasks(client: MlflowClient) -> list[str]:
 
 
 def find_task(client: MlflowClient, named: str | None = None) -> str:
-    """The task that is named, or the only one.
+    """The task that is named; else the only one, or that of the project in the current folder.
 
     Raises:
         InputError: there is no such task, or none is named and there are several.
@@ -68,9 +70,19 @@ def find_task(client: MlflowClient, named: str | None = None) -> str:
         raise InputError(f"{named_or_not}nothing is registered yet in {store_name()}: run `emseg publish`")
     if named is not None:
         raise InputError(f"there is no task {plain(named)} in {store_name()}; there are {', '.join(there)}")
+    if len(there) > 1 and (own := _task_of_project()) in there:
+        return own
     if len(there) > 1:
         raise InputError(f"the store holds several tasks, {', '.join(there)}; name one with --task")
     return there[0]
+
+
+def _task_of_project() -> str | None:
+    """What params.yaml in the current folder says."""
+    if not Path("params.yaml").is_file():
+        return None
+    settings = load_settings()
+    return settings.task or settings.data.source
 
 
 def make_task(client: MlflowClient, task: str) -> None:

@@ -12,7 +12,8 @@ _HATCH_PERIOD, _HATCH_WIDTH = 8, 2
 def shrunk(pixels: np.ndarray, most: int) -> np.ndarray:
     """A section (Y, X) with sides of at most `most` pixels: the mean of a block, of bool whether any pixel is True.
 
-    It shrinks by a whole number; what does not fill a block at the lower and right border goes.
+    It shrinks by a whole number; what does not fill a block at the lower and right border goes. A section that is very
+    flat stays longer, and keeps a pixel across.
     """
     factor = _factor(pixels, most)
     height, width = (side // factor for side in pixels.shape)
@@ -49,4 +50,4 @@ def hatched(mask: np.ndarray) -> np.ndarray:
 
 
 def _factor(pixels: np.ndarray, most: int) -> int:
-    return -(-max(pixels.shape) // most)
+    return min(-(-max(pixels.shape) // most), *pixels.shape)

@@ -35,7 +35,7 @@ class Segmenter:
         predictor: network, normalisation and mode of prediction.
         threshold: for cells; chosen on validation sections, or that of the agglomeration.
         grey_levels: quantiles of the training sections, normalised.
-        name: what to call the model, such as models:/isbi2012/3.
+        name: what to call the model, such as models:/cortex/3.
         fingerprint: of weights and settings; two segmenters with the same one give the same result.
         agglomeration: how regions become cells; None: cells are the components above the threshold.
     """

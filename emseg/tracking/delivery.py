@@ -83,8 +83,8 @@ class Delivery:
     passed_by: list[str] = field(default_factory=list)
 
 
-def read_delivery(record: RunRecord) -> Delivery:
-    """Read all that is delivered.
+def read_delivery(record: RunRecord, with_scores: bool = True) -> Delivery:
+    """Read all that is delivered, or all but scores.
 
     Raises:
         InputError: a part is damaged; the message names the run.
@@ -95,7 +95,7 @@ def read_delivery(record: RunRecord) -> Delivery:
         if record.weights_file.is_file():
             record.check_weights(run)
         delivery = _delivery_of_training(record, run)
-        if run.status != FINISHED:
+        if run.status != FINISHED or not with_scores:
             return delivery
         transfers, passed_by = _transfers(record)
         delivery = replace(delivery, transfers=transfers, passed_by=passed_by)

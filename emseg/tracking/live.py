@@ -80,7 +80,7 @@ class _LiveMirror:
         try:
             with _undisturbed():
                 self.client = self.client or connect()
-                publish_record(self.client, self.record, is_training)
+                publish_record(self.client, self.record, is_training, with_scores=False)
         except Exception as error:
             self.broken = True
             reason = error if isinstance(error, InputError | RunError) else f"MLflow failed: {reason_of(error)}"

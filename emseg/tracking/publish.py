@@ -35,20 +35,22 @@ _PATIENCE = 600.0
 _STATUS = {FINISHED: "FINISHED", FAILED: "FAILED"}
 
 
-def publish_record(client: MlflowClient, record: RunRecord, is_training: bool = False) -> str:
+def publish_record(client: MlflowClient, record: RunRecord, is_training: bool = False, with_scores: bool = True) -> str:
     """Bring the MLflow run of a record up to date with it, and return the run's id.
 
     Args:
         client: of the store.
         record: running, interrupted or finished.
         is_training: whether this process is training it right now.
+        with_scores: whether scores beside it are delivered too; a run that has just been trained may still lie beside
+            those of the run before.
 
     Raises:
         InputError: record or evaluation are damaged.
         RunError: the store refuses.
     """
     with publishing(record):
-        return deliver(client, record, is_training)
+        return deliver(client, record, is_training, with_scores)
 
 
 @contextmanager
@@ -67,11 +69,11 @@ def publishing(record: RunRecord) -> Iterator[None]:
         yield
 
 
-def deliver(client: MlflowClient, record: RunRecord, is_training: bool = False) -> str:
+def deliver(client: MlflowClient, record: RunRecord, is_training: bool = False, with_scores: bool = True) -> str:
     """`publish_record` for who holds the record already."""
     from mlflow.entities import Metric
 
-    delivery = read_delivery(record)
+    delivery = read_delivery(record, with_scores)
     with asking(f"publish {record.folder.parent}"):
         run_id = _find_or_create_run(client, delivery, is_training)
         delivered = max((metric.step for metric in client.get_metric_history(run_id, "train/loss")), default=0)

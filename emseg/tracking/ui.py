@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 from emseg.text import plain
 from emseg.tracking.address import bound
@@ -45,7 +47,28 @@ def serve_ui(port: int) -> int:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
+    # A session of its own: what stops this process stops the server, and all that it started, in order.
+    server = subprocess.Popen(command, env=environment, cwd=project_root(), start_new_session=True)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return subprocess.run(command, env=environment, cwd=project_root(), check=False).returncode
+        return server.wait()
     except KeyboardInterrupt:
         return 0
+    finally:
+        _stop(server.pid)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(process: int) -> None:
+    """End a process and those that it started; who does not end within five seconds is killed."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        server = psutil.Process(process)
+        family = [*server.children(recursive=True), server]
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.terminate()
+        for member in psutil.wait_procs(family, timeout=5)[1]:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()

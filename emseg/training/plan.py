@@ -105,9 +105,13 @@ class RunPlan:
     def notes(self) -> list[str]:
         """What a person should know before the run starts."""
         asked, height, width = self.settings.recipe(self.model).crop, *self.dataset.images.shape[1:]
-        if asked == self.recipe.crop:
-            return []
-        return [f"crops are {self.recipe.crop} pixels, not {asked}: the sections have {height} x {width} pixels"]
+        notes = []
+        if asked != self.recipe.crop:
+            notes += [f"crops are {self.recipe.crop} pixels, not {asked}: the sections have {height} x {width} pixels"]
+        training, others = len(self.split.training), len(self.split.validation) + len(self.split.test)
+        if training < others and not self.split.divides_augmented:
+            notes += [f"{training} sections are left to train on, {others} validate and test: see protocol"]
+        return notes
 
     @cached_property
     def split(self) -> Split:

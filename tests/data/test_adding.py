@@ -119,3 +119,13 @@ def test_a_membrane_of_nanometres_needs_the_size_of_a_pixel(here, emseg):
     (apart / "card.yaml").write_text("name: apart\ntitle: apart\ndrawn_membrane_pixels: 6\n")
     assert emseg("data", "add", "apart", "--from", apart, "--cells")[0] == 0
     assert DrawnMembranes.of(load_source("apart").noted) is None
+
+
+def test_what_emseg_brought_in_is_not_taken_without_its_numbers(here, stack, emseg):
+    folder = write(here / "lab", stack[0], numbered(stack[1]))
+    assert emseg("data", "add", "cells", "--from", folder)[0] == 0
+    for command in (["check", "data/sources/cells"], ["add", "again", "--from", "data/sources/cells"]):
+        code, _, err = emseg("data", *command)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "cells.tif, which its labels do not hold" in err
+    assert not (here / "data/sources/again").exists()

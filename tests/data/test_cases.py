@@ -96,7 +96,7 @@ def test_cases_that_are_refused(tmp_path, cases, emseg, monkeypatch, name):
 @pytest.fixture
 def predict(emseg, monkeypatch):
     def run(images, *arguments):
-        monkeypatch.setattr("emseg.registry.load.load_segmenter", lambda model: small_segmenter(images))
+        monkeypatch.setattr("emseg.registry.load.load_segmenter", lambda *_: small_segmenter(images))
         return emseg("predict", *arguments)
 
     return run

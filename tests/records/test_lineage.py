@@ -4,8 +4,9 @@ import subprocess
 
 import pytest
 
+from emseg.errors import InputError
 from emseg.models.own import NetworkFile
-from emseg.records.lineage import describe_lineage
+from emseg.records.lineage import describe_lineage, dvc_hashes
 from emseg.records.run import Lineage
 
 
@@ -76,3 +77,12 @@ def test_a_commit_does_not_hold_what_is_changed_or_was_never_added(project):
     assert lineage()["git_dirty"] is False
     (project / "params.yaml").write_text("a: 1\n")
     assert lineage()["git_dirty"] is True
+
+
+@pytest.mark.parametrize(
+    "content", [b"stages: {prepare: 3}", b"\xff\x00\x8a", b"stages: {prepare: {outs: [3]}}", b"a: [\n"]
+)
+def test_a_damaged_dvc_lock_is_a_sentence(tmp_path, content):
+    (tmp_path / "dvc.lock").write_bytes(content)
+    with pytest.raises(InputError, match=r"dvc\.lock is damaged"):
+        dvc_hashes(tmp_path / "dvc.lock")

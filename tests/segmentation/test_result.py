@@ -216,7 +216,7 @@ def test_an_ome_zarr_image_gives_one(tmp_path, segmenter, stack, zarr_format):
 
 
 def test_hdf5_by_the_command(tmp_path, emseg, segmenter, stack, monkeypatch):
-    monkeypatch.setattr("emseg.registry.load.load_segmenter", lambda model: segmenter)
+    monkeypatch.setattr("emseg.registry.load.load_segmenter", lambda *_: segmenter)
     monkeypatch.chdir(tmp_path)
     with h5py.File("in.h5", "w") as file:
         file["volumes/raw"], file["volumes/other"], file["third"] = stack[0], stack[0][::-1], stack[0]
@@ -261,7 +261,7 @@ def test_filters_of_hdf5_that_lose_something_are_replaced(tmp_path, segmenter, s
 def test_sections_of_another_range_than_the_training_data(
     tmp_path, emseg, segmenter, stack, monkeypatch, change, refused
 ):
-    monkeypatch.setattr("emseg.registry.load.load_segmenter", lambda model: segmenter)
+    monkeypatch.setattr("emseg.registry.load.load_segmenter", lambda *_: segmenter)
     tifffile.imwrite(tmp_path / "stack.tif", change(stack[0]), photometric="minisblack")
     code, _, err = emseg("predict", tmp_path / "stack.tif", tmp_path / "out.tif")
     assert code == (2 if refused else 0)
@@ -273,7 +273,7 @@ def test_sections_of_another_range_than_the_training_data(
 
 
 def test_a_gap_in_the_numbers_is_said_on_stderr(tmp_path, emseg, segmenter, stack, monkeypatch):
-    monkeypatch.setattr("emseg.registry.load.load_segmenter", lambda model: segmenter)
+    monkeypatch.setattr("emseg.registry.load.load_segmenter", lambda *_: segmenter)
     (tmp_path / "in").mkdir()
     for z in (1, 2, 4):
         tifffile.imwrite(tmp_path / "in" / f"{z}.tif", stack[0][z])

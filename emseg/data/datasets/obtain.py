@@ -207,9 +207,23 @@ def _inside(path: PurePosixPath, wanted: list[PurePosixPath]) -> PurePosixPath |
     return None
 
 
+def _require_no_meanings(folder: Path) -> None:
+    """Refuse what emseg brought in itself where labels alone would not say all that is known.
+
+    Raises:
+        InputError: cells by number or pixels to ignore lie beside the labels.
+    """
+    if found := [name for name in ("cells.tif", "ignore.tif") if (folder / name).is_file()]:
+        raise InputError(
+            f"{folder} was brought in by emseg, with {' and '.join(found)}, which its labels do not hold; take the "
+            "folder that it was made from"
+        )
+
+
 def _read(root: Path, stack: Stack, warn: Callable[[str], None]) -> Labelled:
     if not stack.files and not stack.test_images:
         # A lab's own folder, in which the user may have named files.
+        _require_no_meanings(_folder_of(root, stack))
         return read_labelled(_folder_of(root, stack), warn, stack.images, stack.labels)
     return read_parts(
         _required(root, stack.images or "", "images"),

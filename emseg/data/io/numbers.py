@@ -88,7 +88,8 @@ def single_channel(section: np.ndarray, labels: bool, has_alpha: bool) -> np.nda
         if brightness is not None:
             return brightness
     raise RefusedError(
-        f"it is in colour: expected grey levels{', or labels of two colours that differ in brightness' * labels}"
+        f"it is in colour: expected grey levels{', or labels of two colours that differ in brightness' * labels}; "
+        "three sections that were written as red, green and blue are to be written as grey planes (minisblack)"
     )
 
 

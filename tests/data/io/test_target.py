@@ -27,7 +27,7 @@ def segmenter(stack):
 @pytest.fixture
 def predict(emseg, segmenter, monkeypatch):
     """The command, with a small model."""
-    monkeypatch.setattr("emseg.registry.load.load_segmenter", lambda model: segmenter)
+    monkeypatch.setattr("emseg.registry.load.load_segmenter", lambda *_: segmenter)
     return lambda *arguments: emseg("predict", *arguments)
 
 
