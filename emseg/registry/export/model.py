@@ -30,7 +30,7 @@ class ModelToExport:
     Attributes:
         package: folder with the files of its package.
         run: that it was trained in.
-        version: of the registry that it is, such as models:/isbi2012/3; None: it comes from a run folder.
+        version: of the registry that it is, such as models:/cortex/3; None: it comes from a run folder.
         digest: of its package.
     """
 
@@ -97,7 +97,7 @@ def model_to_export(reference: str) -> Iterator[ModelToExport]:
     """The model that a reference names, its files checked and its test output reproduced.
 
     Args:
-        reference: models:/isbi2012@champion, models:/isbi2012/3, a run folder, or an exported folder.
+        reference: models:/cortex@champion, models:/cortex/3, a run folder, or an exported folder.
 
     Raises:
         InputError: there is no such model, its run was not evaluated, or it is damaged.
