@@ -19,7 +19,7 @@ from emseg.settings import LEAKING_PROTOCOLS, TRANSFER
 from emseg.text import markdown, plain
 from emseg.tracking.delivery import RECORD_TAG, Delivery, read_delivery
 from emseg.tracking.location import artifact_location
-from emseg.tracking.store import asking, store_uri
+from emseg.tracking.store import asking, patiently, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,29 +71,34 @@ def publishing(record: RunRecord) -> Iterator[None]:
 
 def deliver(client: MlflowClient, record: RunRecord, is_training: bool = False, with_scores: bool = True) -> str:
     """`publish_record` for who holds the record already."""
-    from mlflow.entities import Metric
-
     delivery = read_delivery(record, with_scores)
     with asking(f"publish {record.folder.parent}"):
-        run_id = _find_or_create_run(client, delivery, is_training)
-        delivered = max((metric.step for metric in client.get_metric_history(run_id, "train/loss")), default=0)
-        for epoch, moment, row in delivery.epochs:
-            if epoch > delivered:
-                client.log_batch(run_id, metrics=[Metric(key, value, moment, epoch) for key, value in row.items()])
-        if delivery.run.status == FINISHED:
-            _log_end_of_training(client, run_id, record, delivery)
-            _log_evaluation(client, run_id, record, delivery)
-            _log_transfers(client, run_id, delivery)
-        interrupted = not is_training and record.is_interrupted()
-        status = "FAILED" if interrupted else _STATUS.get(delivery.run.status, "RUNNING")
-        if client.get_run(run_id).info.status != status:
-            if status == "RUNNING":
-                client.update_run(run_id, status=status)
-            else:
-                client.set_terminated(run_id, status)
-        goes_on = "interrupted; the same command goes on from the last checkpoint"
-        if message := goes_on if interrupted else delivery.run.message:
-            client.set_tag(run_id, "emseg.message", plain(message))
+        # What is there already is not delivered again, so that all of it may be tried again.
+        return patiently(lambda: _bring_up_to_date(client, record, delivery, is_training))
+
+
+def _bring_up_to_date(client: MlflowClient, record: RunRecord, delivery: Delivery, is_training: bool) -> str:
+    from mlflow.entities import Metric
+
+    run_id = _find_or_create_run(client, delivery, is_training)
+    delivered = max((metric.step for metric in client.get_metric_history(run_id, "train/loss")), default=0)
+    for epoch, moment, row in delivery.epochs:
+        if epoch > delivered:
+            client.log_batch(run_id, metrics=[Metric(key, value, moment, epoch) for key, value in row.items()])
+    if delivery.run.status == FINISHED:
+        _log_end_of_training(client, run_id, record, delivery)
+        _log_evaluation(client, run_id, record, delivery)
+        _log_transfers(client, run_id, delivery)
+    interrupted = not is_training and record.is_interrupted()
+    status = "FAILED" if interrupted else _STATUS.get(delivery.run.status, "RUNNING")
+    if client.get_run(run_id).info.status != status:
+        if status == "RUNNING":
+            client.update_run(run_id, status=status)
+        else:
+            client.set_terminated(run_id, status)
+    goes_on = "interrupted; the same command goes on from the last checkpoint"
+    if message := goes_on if interrupted else delivery.run.message:
+        client.set_tag(run_id, "emseg.message", plain(message))
     return run_id
 
 
