@@ -6,6 +6,7 @@ import logging
 import tempfile
 import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -207,7 +208,8 @@ def _log_network(record: RunRecord, run_id: str, package: Path) -> str:
         for name, interval in read_evaluation(record.evaluation_folder).metrics.items():
             (*_, point) = mlflow.MlflowClient().get_metric_history(run_id, name)
             # The very point that the run has, which is then no second one.
-            mlflow.log_metric(name, interval.mean, step=point.step, timestamp=point.timestamp, model_id=info.model_id)
+            told = {"step": point.step, "timestamp": point.timestamp, "model_id": info.model_id}
+            patiently(partial(mlflow.log_metric, name, interval.mean, **told))
     return info.model_uri
 
 
