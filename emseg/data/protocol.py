@@ -43,6 +43,14 @@ class Split:
         """Whether augmented images, not sections, are divided."""
         return self.protocol == "paper"
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know before anything is trained on it."""
+        kept_back = len(self.validation) + (0 if self.protocol == "official" else len(self.test))
+        if self.divides_augmented or len(self.training) >= kept_back:
+            return []
+        return [f"only {len(self.training)} sections train, while {kept_back} validate or test (see protocol)"]
+
 
 def split_sections(settings: ProtocolSettings, stacks: Sequence[int], fold: int = 0, test_sections: int = 0) -> Split:
     """Divide sections under the protocol named in `settings`.

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from emseg.errors import RunError
 from emseg.records.record import now
-from emseg.registry.described import Version, read_version
+from emseg.registry.described import SHOWN, Version, read_version
 from emseg.registry.tasks import COPIES_TAG, line_of, make_line, registered_model, versions_in
 from emseg.registry.telling import Tell, say_nothing
+from emseg.text import markdown
 from emseg.tracking.store import patiently
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def add_link(
             version.source,
             run_id=version.run_id,
             tags=version.tags | link | (tags or {}),
-            description=described[:_LONGEST_DESCRIPTION],
+            description=(described + _scores(version))[:_LONGEST_DESCRIPTION],
             model_id=version.source.removeprefix("models:/") if version.source.startswith("models:/m-") else None,
         )
     )
@@ -184,6 +185,15 @@ def add_link(
     if int(made.version) not in after.found:
         raise RunError(f"version {made.version} of {line_of(line.task)} was deleted as soon as it was made")
     return any(link.number == int(made.version) for link in after.valid)
+
+
+def _scores(version: Version) -> str:
+    """What a version is and was scored with, in Markdown."""
+    origin, evaluation = version.origin, version.evaluation
+    what = f"{markdown(origin.model)}, seed {origin.seed}, on {markdown(evaluation.dataset)}"
+    tested = f"protocol {evaluation.protocol}, fold {evaluation.fold}, {evaluation.sections} test sections"
+    rows = "".join(f"| {name} | {evaluation.metrics[name]} |\n" for name in SHOWN)
+    return f"\n{what}, {tested}:\n\n| metric | mean and 95 % interval |\n|---|---|\n{rows}"
 
 
 def settle(client: MlflowClient, task: str, challenger: int | None = None) -> None:

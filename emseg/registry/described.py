@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 DIGEST_TAG, SCORES_TAG = "emseg.digest", "emseg.scores"
 """SHA-256 of a version's package, and of its scores per section."""
 REPLACES_TAG, DECISION_TAG = "emseg.replaces", "emseg.decision"
-_ALWAYS = ("v_rand", "v_info", "pixel_error", "dice")
-"""Metrics that every version has."""
+SHOWN: tuple[PromotionMetric, ...] = ("v_rand", "v_info", "pixel_error", "dice")
+"""Metrics that every version has, and that are shown of it."""
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
 _INTERVAL = re.compile(rf"({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]", re.ASCII)
 _ABSENT = "none"
@@ -185,7 +185,7 @@ def read_version(version: ModelVersion, task: str, number: int, link: int = 0) -
         first = error.errors(include_url=False)[0]
         where = plain(".".join(map(str, first["loc"])))
         raise ValueError(f"its tag {where} is damaged ({plain(first['msg'])[:100]}); {again}") from None
-    if lacking := [name for name in _ALWAYS if name not in summary.metrics]:
+    if lacking := [name for name in SHOWN if name not in summary.metrics]:
         raise ValueError(f"its tag {lacking[0]} is missing; {again}")
     source = str(version.source or "")
     return Version(task, number, link, version.run_id, source, tags, (), origin, summary)

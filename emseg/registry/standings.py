@@ -13,7 +13,7 @@ from emseg.evaluation.bootstrap import PairedDifference, paired_difference
 from emseg.metrics.scoring import LOWER_IS_BETTER, Interval
 from emseg.records.transfer import Home, Transferred
 from emseg.registry.compare import are_comparable, compare
-from emseg.registry.described import Version
+from emseg.registry.described import SHOWN, Version
 from emseg.registry.scores import scores_of_version
 from emseg.registry.telling import say
 from emseg.registry.versions import Registry
@@ -23,7 +23,6 @@ from emseg.settings import PromotionMetric, ProtocolName
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_SHOWN: tuple[PromotionMetric, ...] = ("v_rand", "v_info", "pixel_error", "dice")
 _METRIC: PromotionMetric = "v_rand"
 _CONFIDENCE = 0.95
 _PAIRED = 5
@@ -165,7 +164,7 @@ def _group(client: MlflowClient, group: list[Version], registry: Registry) -> Gr
                 model=version.origin.model,
                 seed=version.origin.seed,
                 aliases=list(version.aliases),
-                metrics={name: version.evaluation.metrics[name] for name in _SHOWN},
+                metrics={name: version.evaluation.metrics[name] for name in SHOWN},
                 commit=version.origin.commit,
                 gain=gain,
                 difference=difference,

@@ -22,14 +22,7 @@ from emseg.models.own import NetworkFile, load_networks, origin_of
 from emseg.records.code import code_digest
 from emseg.records.record import RunRecord
 from emseg.records.run import Identity, SectionsOfRun, SettingsOfRun, run_name
-from emseg.settings import (
-    LEAKING_PROTOCOLS,
-    AugmentedSetSettings,
-    ModelSettings,
-    RecipeSettings,
-    Settings,
-    check_seed,
-)
+from emseg.settings import LEAKING_PROTOCOLS, AugmentedSetSettings, ModelSettings, RecipeSettings, Settings, check_seed
 from emseg.training.cost import flop_per_crop
 from emseg.training.progress import warping
 from emseg.training.samples import TrainingStack, check_crop, fit_crop
@@ -105,13 +98,10 @@ class RunPlan:
     def notes(self) -> list[str]:
         """What a person should know before the run starts."""
         asked, height, width = self.settings.recipe(self.model).crop, *self.dataset.images.shape[1:]
-        notes = []
-        if asked != self.recipe.crop:
-            notes += [f"crops are {self.recipe.crop} pixels, not {asked}: the sections have {height} x {width} pixels"]
-        training, others = len(self.split.training), len(self.split.validation) + len(self.split.test)
-        if training < others and not self.split.divides_augmented:
-            notes += [f"{training} sections are left to train on, {others} validate and test: see protocol"]
-        return notes
+        if asked == self.recipe.crop:
+            return self.split.notes
+        crop = f"crops are {self.recipe.crop} pixels, not {asked}: the sections have {height} x {width} pixels"
+        return [crop, *self.split.notes]
 
     @cached_property
     def split(self) -> Split:

@@ -216,3 +216,11 @@ def test_folds_that_do_not_exist_are_refused(folds):
 def test_a_fold_that_the_protocol_does_not_have_is_not_trained(name, fold):
     with pytest.raises(InputError, match=rf"fold {fold} does not exist; protocol {name} has fold"):
         split_sections(protocol(name), [30], fold, test_sections=12)
+
+
+def test_sections_that_are_too_few_to_learn_much_from_are_told_of():
+    assert split_sections(protocol("heldout"), [20]).notes == []
+    few = "only 9 sections train, while 10 validate or test (see protocol)"
+    assert split_sections(protocol("heldout"), [19]).notes == [few]
+    # The test stack of the challenge is no part of the training stack.
+    assert split_sections(protocol("official"), [12], test_sections=30).notes == []
